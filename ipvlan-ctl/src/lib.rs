@@ -1,0 +1,19 @@
+//! ipvlan-ctl: container networks on Linux ipvlan with an eBPF datapath.
+//!
+//! The rooms, and who may call whom (downwards only):
+//!
+//! ```text
+//! cli ─► runtime ─► engine ─► store | kernel | datapath ─► model
+//! ```
+//!
+//! [`model`] is pure; [`store`] remembers, [`kernel`] speaks netlink, [`datapath`] loads the
+//! eBPF programs and reads their counters; [`engine`] holds the verbs; [`runtime`] starts
+//! processes in endpoints; [`cli`] translates words into verbs and results into text.
+
+pub mod cli;
+pub mod datapath;
+pub mod engine;
+pub mod kernel;
+pub mod model;
+pub mod runtime;
+pub mod store;

@@ -1,0 +1,12 @@
+//! Networks, endpoints and addresses as values: validation and IPAM without any I/O.
+
+pub mod id;
+pub mod invalid;
+pub mod ipam;
+pub mod network;
+
+pub use id::Id;
+pub use invalid::Invalid;
+pub use network::{
+    AddressPlan, CreateRequest, Flag, HostView, LinkView, Mode, Network, Parent, Pool,
+};
