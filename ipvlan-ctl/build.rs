@@ -114,7 +114,9 @@ fn build() -> Result<PathBuf, String> {
             workspace.join(source).display()
         );
     }
-    let target_dir = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo")).join("ebpf");
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
+    // OUT_DIR is TARGET/PROFILE/build/PACKAGE/out; all profiles share one build of the programs.
+    let target_dir = out_dir.ancestors().nth(4).unwrap_or(&out_dir).join("ebpf");
     let linker = find_linker()?;
     let toolchain = Toolchain::find()?;
 
@@ -166,7 +168,10 @@ fn build() -> Result<PathBuf, String> {
             String::from_utf8_lossy(&output.stderr)
         ));
     }
-    Ok(target_dir.join(TARGET).join("release/ipvlan-ebpf"))
+    let object = out_dir.join("ipvlan-ebpf.o");
+    std::fs::copy(target_dir.join(TARGET).join("release/ipvlan-ebpf"), &object)
+        .map_err(|e| format!("cannot copy the eBPF object to {}: {e}", object.display()))?;
+    Ok(object)
 }
 
 fn main() -> ExitCode {
