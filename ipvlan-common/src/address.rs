@@ -3,7 +3,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// An IPv6 address, or an IPv4 address in mapped form (`::ffff:a.b.c.d`), as four words that
 /// hold the bytes in network order.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub struct Address([u32; 4]);
 
 const MAPPED: u32 = u32::from_be(0x0000_ffff);
