@@ -8,5 +8,9 @@ pub fn tour() -> Result<ExitCode> {
     let ipvlan_ctl = std::env::var_os("IPVLAN_CTL").context("IPVLAN_CTL names no ipvlan-ctl")?;
     println!("The tour is not written yet; this is only `ipvlan-ctl --version`:");
     let status = Command::new(ipvlan_ctl).arg("--version").status()?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
