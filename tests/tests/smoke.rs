@@ -6,7 +6,10 @@ use std::process::Command;
 use ipvlan_tests::kernel;
 
 fn sh(script: &str) -> String {
-    let output = Command::new("sh").args(["-ec", script]).output().expect("sh starts");
+    let output = Command::new("sh")
+        .args(["-ec", script])
+        .output()
+        .expect("sh starts");
     assert!(
         output.status.success(),
         "`{script}` ended with {}: {}",
@@ -19,8 +22,17 @@ fn sh(script: &str) -> String {
 #[test]
 fn the_kernel_is_the_one_asked_for() {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
-    assert!(release.starts_with(&format!("{}.", kernel())), "{release} is no {}", kernel());
-    assert!(Path::new("/lib/modules").join(release.trim()).join("modules.dep").is_file());
+    assert!(
+        release.starts_with(&format!("{}.", kernel())),
+        "{release} is no {}",
+        kernel()
+    );
+    assert!(
+        Path::new("/lib/modules")
+            .join(release.trim())
+            .join("modules.dep")
+            .is_file()
+    );
 }
 
 #[test]
@@ -34,7 +46,10 @@ fn ipvlan_works_in_every_mode() {
              ip link add link smoke-parent name smoke-slave type ipvlan mode {mode}
              ip -details link show smoke-slave"
         ));
-        assert!(shown.contains(&format!("ipvlan  mode {mode} ")), "no mode {mode} in: {shown}");
+        assert!(
+            shown.contains(&format!("ipvlan  mode {mode} ")),
+            "no mode {mode} in: {shown}"
+        );
     }
 }
 
@@ -61,5 +76,8 @@ fn bpffs_and_cgroup2_are_mounted() {
 fn nothing_leads_out() {
     kernel();
     let links = sh("ip -oneline link show");
-    assert!(!links.contains("link/ether"), "a fresh VM has no network card: {links}");
+    assert!(
+        !links.contains("link/ether"),
+        "a fresh VM has no network card: {links}"
+    );
 }

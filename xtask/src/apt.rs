@@ -25,7 +25,9 @@ pub fn require(packages: &[&str]) -> Result<()> {
     }
     let install = |command: &mut Command| {
         command.env("DEBIAN_FRONTEND", "noninteractive");
-        command.args(["install", "--yes", "--no-install-recommends"]).args(&missing);
+        command
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(&missing);
     };
     let Some(as_root) = as_root() else {
         bail!(
@@ -68,7 +70,11 @@ fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
         let line = format!("{package} installed");
         known.lines().any(|known| known == line)
     };
-    Ok(packages.iter().copied().filter(|package| !installed(package)).collect())
+    Ok(packages
+        .iter()
+        .copied()
+        .filter(|package| !installed(package))
+        .collect())
 }
 
 fn all_known(packages: &[&str]) -> bool {
@@ -92,7 +98,10 @@ fn as_root() -> Option<fn(&str) -> Command> {
         });
     }
     // `-v` asks for the password once, now, while no spinner is in the way.
-    let may_sudo = Command::new("sudo").arg("-v").status().is_ok_and(|status| status.success());
+    let may_sudo = Command::new("sudo")
+        .arg("-v")
+        .status()
+        .is_ok_and(|status| status.success());
     may_sudo.then_some(|program| {
         let mut command = Command::new("sudo");
         command.args(["-n", "DEBIAN_FRONTEND=noninteractive", program]);
@@ -127,14 +136,25 @@ impl Archive {
 
     /// The names of all packages that match a regular expression.
     pub fn names(&self, pattern: &str) -> Result<Vec<String>> {
-        let found = output(self.apt("apt-cache").args(["search", "--names-only", pattern]))?;
-        Ok(found.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
+        let found = output(
+            self.apt("apt-cache")
+                .args(["search", "--names-only", pattern]),
+        )?;
+        Ok(found
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .map(str::to_owned)
+            .collect())
     }
 
     /// Downloads a package and unpacks it into a folder.
     pub fn unpack(&self, package: &str, into: &Path, step: &Step) -> Result<()> {
         let debs = self.folder.join("debs");
-        step.run(self.apt("apt-get").args(["download", package]).current_dir(&debs))?;
+        step.run(
+            self.apt("apt-get")
+                .args(["download", package])
+                .current_dir(&debs),
+        )?;
         for deb in fs::read_dir(&debs)? {
             let deb = deb?.path();
             step.run(Command::new("dpkg").arg("--extract").arg(&deb).arg(into))?;
@@ -174,12 +194,13 @@ fn machine_sources() -> Result<Vec<Source>> {
     if let Ok(list) = fs::read_to_string("/etc/apt/sources.list") {
         entries.extend(parse_list(&list));
     }
-    let Ok(parts) = fs::read_dir("/etc/apt/sources.list.d") else { return Ok(entries) };
+    let Ok(parts) = fs::read_dir("/etc/apt/sources.list.d") else {
+        return Ok(entries);
+    };
     for part in parts {
         let path = part?.path();
-        let read = || {
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-        };
+        let read =
+            || fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()));
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("sources") => entries.extend(parse_deb822(&read()?)),
             Some("list") => entries.extend(parse_list(&read()?)),
@@ -192,13 +213,21 @@ fn machine_sources() -> Result<Vec<Source>> {
 /// The one-line format of sources.list(5).
 fn parse_list(text: &str) -> Vec<Source> {
     let parse = |line: &str| {
-        let line = line.split('#').next()?.trim().strip_prefix("deb ")?.trim_start();
+        let line = line
+            .split('#')
+            .next()?
+            .trim()
+            .strip_prefix("deb ")?
+            .trim_start();
         let rest = match line.strip_prefix('[') {
             Some(options) => options.split_once(']')?.1,
             None => line,
         };
         let mut words = rest.split_whitespace().map(str::to_owned);
-        Some(Source { uri: words.next()?, suites: vec![words.next()?] })
+        Some(Source {
+            uri: words.next()?,
+            suites: vec![words.next()?],
+        })
     };
     text.lines().filter_map(parse).collect()
 }
@@ -210,13 +239,17 @@ fn parse_deb822(text: &str) -> Vec<Source> {
     for stanza in without_comments.join("\n").split("\n\n") {
         let field = |name: &str| -> Vec<String> {
             let mut lines = stanza.lines().skip_while(|line| {
-                !line.split_once(':').is_some_and(|(key, _)| key.eq_ignore_ascii_case(name))
+                !line
+                    .split_once(':')
+                    .is_some_and(|(key, _)| key.eq_ignore_ascii_case(name))
             });
             let Some((_, first)) = lines.next().and_then(|line| line.split_once(':')) else {
                 return Vec::new();
             };
             let more = lines.take_while(|line| line.starts_with([' ', '\t']));
-            let words = std::iter::once(first).chain(more).flat_map(str::split_whitespace);
+            let words = std::iter::once(first)
+                .chain(more)
+                .flat_map(str::split_whitespace);
             words.map(str::to_owned).collect()
         };
         let off = field("Enabled").first().is_some_and(|value| value == "no");
@@ -224,9 +257,10 @@ fn parse_deb822(text: &str) -> Vec<Source> {
             continue;
         }
         let suites = field("Suites");
-        sources.extend(
-            field("URIs").into_iter().map(|uri| Source { uri, suites: suites.clone() }),
-        );
+        sources.extend(field("URIs").into_iter().map(|uri| Source {
+            uri,
+            suites: suites.clone(),
+        }));
     }
     sources
 }
@@ -239,14 +273,20 @@ fn uri_of(suite: &str, entries: &[Source]) -> Result<String> {
     ];
     let is_security = |suite: &str| suite.contains("-security");
     let is_debian = |suite: &str| {
-        RELEASES.iter().any(|name| suite.strip_prefix(name).is_some_and(|rest| {
-            rest.is_empty() || rest.starts_with(['-', '/'])
-        }))
+        RELEASES.iter().any(|name| {
+            suite
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '/']))
+        })
     };
-    if !is_security(suite) && let Ok(uri) = std::env::var(ARCHIVE_ENV) {
+    if !is_security(suite)
+        && let Ok(uri) = std::env::var(ARCHIVE_ENV)
+    {
         return Ok(uri);
     }
-    let exact = entries.iter().find(|source| source.suites.iter().any(|own| own == suite));
+    let exact = entries
+        .iter()
+        .find(|source| source.suites.iter().any(|own| own == suite));
     let same_kind = || {
         entries.iter().find(|source| {
             let mut suites = source.suites.iter();
@@ -267,7 +307,10 @@ mod tests {
     use super::*;
 
     fn source(uri: &str, suites: &[&str]) -> Source {
-        Source { uri: uri.into(), suites: suites.iter().map(|suite| suite.to_string()).collect() }
+        Source {
+            uri: uri.into(),
+            suites: suites.iter().map(|suite| suite.to_string()).collect(),
+        }
     }
 
     #[test]
@@ -278,7 +321,10 @@ mod tests {
                     deb file:/b bookworm-security main\n";
         assert_eq!(
             parse_list(list),
-            [source("file:/a", &["bookworm"]), source("file:/b", &["bookworm-security"])]
+            [
+                source("file:/a", &["bookworm"]),
+                source("file:/b", &["bookworm-security"])
+            ]
         );
 
         let stanzas = "Types: deb\n# a comment\nURIs: file:/a\nSuites: bookworm\n bookworm-updates\n\
@@ -303,7 +349,10 @@ mod tests {
             source("file:/main", &["bookworm", "bookworm-updates"]),
         ];
         assert_eq!(uri_of("trixie-backports", &entries).unwrap(), "file:/main");
-        assert_eq!(uri_of("trixie-security", &entries).unwrap(), "file:/security");
+        assert_eq!(
+            uri_of("trixie-security", &entries).unwrap(),
+            "file:/security"
+        );
         assert!(uri_of("trixie", &entries[..2]).is_err());
     }
 }

@@ -16,9 +16,9 @@ else
     # Pipes, not the ports themselves: a port can be opened once only, and a job may open its
     # /dev/stdout again.
     "$busybox" mkfifo /run/vm/out /run/vm/err
-    "$busybox" cat </run/vm/out >/dev/vport0p2 3>&- &
+    "$busybox" cat </run/vm/out >"$OUT_PORT" 3>&- &
     out=$!
-    "$busybox" cat </run/vm/err >/dev/vport0p3 3>&- &
+    "$busybox" cat </run/vm/err >"$ERR_PORT" 3>&- &
     err=$!
     (job) </dev/null >/run/vm/out 2>/run/vm/err 3>&-
     status=$?

@@ -31,9 +31,13 @@ mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
 mount -t tracefs tracefs /new/sys/kernel/tracing
 ifconfig lo up
 
-# The ports come a moment after their driver.
-while [ ! -e /dev/vport0p1 ]; do usleep 1000; done
-exec 3<>/dev/vport0p1
+# The ports come a moment after their driver: control, output, error output.
+until [ -e "$1" ] && [ -e "$2" ] && [ -e "$3" ]; do
+    usleep 1000
+    set -- /dev/vport*p1 /dev/vport*p2 /dev/vport*p3
+done
+exec 3<>"$1"
+export OUT_PORT="$2" ERR_PORT="$3"
 echo ready >&3
 read -r size <&3
 mkdir /new/run/vm

@@ -37,17 +37,22 @@ pub fn ready(kernel: &Kernel) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     (&kernel.release, INIT, GUEST, MODULES).hash(&mut hasher);
     (busybox.len(), busybox.modified()?).hash(&mut hasher);
-    let archive = kernel.folder.join(format!("initramfs-{:016x}", hasher.finish()));
+    let archive = kernel
+        .folder
+        .join(format!("initramfs-{:016x}", hasher.finish()));
     if !archive.is_file() {
-        step(format!("Making the initramfs of kernel {}", kernel.line), |_| {
-            make(kernel, &archive)
-        })?;
+        step(
+            format!("Making the initramfs of kernel {}", kernel.line),
+            |_| make(kernel, &archive),
+        )?;
     }
     Ok(archive)
 }
 
 fn make(kernel: &Kernel, archive: &Path) -> Result<()> {
-    let work = tempfile::Builder::new().prefix(".initramfs-").tempdir_in(&kernel.folder)?;
+    let work = tempfile::Builder::new()
+        .prefix(".initramfs-")
+        .tempdir_in(&kernel.folder)?;
     let root = work.path().join("root");
     fs::create_dir_all(root.join("bin"))?;
     fs::create_dir_all(root.join("modules"))?;
@@ -58,7 +63,10 @@ fn make(kernel: &Kernel, archive: &Path) -> Result<()> {
 
     let mut order = String::new();
     for file in kernel.module_files(&MODULES)? {
-        let name = file.file_name().and_then(|name| name.to_str()).context("a module's name")?;
+        let name = file
+            .file_name()
+            .and_then(|name| name.to_str())
+            .context("a module's name")?;
         let plain = name.split(".ko").next().expect("split has a first part");
         let content = match file.extension().and_then(|extension| extension.to_str()) {
             Some("ko") => fs::read(&file)?,
@@ -72,14 +80,21 @@ fn make(kernel: &Kernel, archive: &Path) -> Result<()> {
     fs::write(root.join("modules/order"), order)?;
 
     let new = work.path().join("archive");
-    let mut find = Command::new("find").arg(".").current_dir(&root).stdout(Stdio::piped()).spawn()?;
+    let mut find = Command::new("find")
+        .arg(".")
+        .current_dir(&root)
+        .stdout(Stdio::piped())
+        .spawn()?;
     let cpio = Command::new("cpio")
         .args(["--create", "--format=newc", "--quiet", "--owner=0:0"])
         .current_dir(&root)
         .stdin(find.stdout.take().expect("stdout is piped"))
         .stdout(fs::File::create(&new)?)
         .status()?;
-    ensure!(find.wait()?.success() && cpio.success(), "cpio failed on the initramfs");
+    ensure!(
+        find.wait()?.success() && cpio.success(),
+        "cpio failed on the initramfs"
+    );
 
     for old in fs::read_dir(&kernel.folder)? {
         let old = old?;
@@ -92,7 +107,14 @@ fn make(kernel: &Kernel, archive: &Path) -> Result<()> {
 }
 
 fn decompressed(tool: &str, file: &Path) -> Result<Vec<u8>> {
-    let output = Command::new(tool).args(["--decompress", "--stdout"]).arg(file).output()?;
-    ensure!(output.status.success(), "{tool} cannot decompress {}", file.display());
+    let output = Command::new(tool)
+        .args(["--decompress", "--stdout"])
+        .arg(file)
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "{tool} cannot decompress {}",
+        file.display()
+    );
     Ok(output.stdout)
 }

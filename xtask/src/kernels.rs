@@ -42,8 +42,8 @@ struct Origin {
     /// Matches the image packages of the generic flavour, which alone has 9p and ipvlan both.
     pattern: &'static str,
     image: &'static str,
-    /// The package of the modules, where the image has none.
-    modules: Option<&'static str>,
+    /// The packages of the modules, where the image has none: the first part of their names.
+    modules: &'static [&'static str],
 }
 
 impl Line {
@@ -53,19 +53,19 @@ impl Line {
                 suites: &["bookworm", "bookworm-security"],
                 pattern: r"^linux-image-6\.1\.0-[0-9]+-amd64$",
                 image: "linux-image-",
-                modules: None,
+                modules: &[],
             },
             Line::V6_12 => Origin {
                 suites: &["bookworm-backports"],
                 pattern: r"^linux-image-6\.12\.[0-9]+\+deb12(\.[0-9]+)?-amd64$",
                 image: "linux-image-",
-                modules: None,
+                modules: &[],
             },
             Line::V7 => Origin {
                 suites: &["trixie-backports"],
                 pattern: r"^linux-binary-7\.[0-9.]+\+deb13(\.[0-9]+)?-amd64$",
                 image: "linux-binary-",
-                modules: Some("linux-modules-"),
+                modules: &["linux-modules-", "linux-base-"],
             },
         }
     }
@@ -89,7 +89,11 @@ impl Kernel {
         }
         let release = fs::read_to_string(folder.join("release"))
             .with_context(|| format!("a broken kernel cache: delete {}", folder.display()))?;
-        Ok(Kernel { line, release, folder })
+        Ok(Kernel {
+            line,
+            release,
+            folder,
+        })
     }
 
     pub fn image(&self) -> PathBuf {
@@ -104,15 +108,17 @@ impl Kernel {
     pub fn module_files(&self, modules: &[&str]) -> Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for module in modules {
-            let show = output(
-                modprobe()
-                    .arg("--dirname")
-                    .arg(&self.folder)
-                    .args(["--set-version", &self.release, "--show-depends", module]),
-            )?;
+            let show = output(modprobe().arg("--dirname").arg(&self.folder).args([
+                "--set-version",
+                &self.release,
+                "--show-depends",
+                module,
+            ]))?;
             for line in show.lines() {
                 // A module that this kernel has built in says `builtin NAME`.
-                let Some(insmod) = line.strip_prefix("insmod ") else { continue };
+                let Some(insmod) = line.strip_prefix("insmod ") else {
+                    continue;
+                };
                 let file = PathBuf::from(insmod.split(' ').next().unwrap_or(insmod));
                 if !files.contains(&file) {
                     files.push(file);
@@ -133,16 +139,23 @@ fn download(line: Line, folder: &Path) -> Result<()> {
     let parent = folder.parent().expect("the folder is in the cache");
     fs::create_dir_all(parent)?;
     // Whatever fails in here leaves nothing that looks like a kernel.
-    let work = tempfile::Builder::new().prefix(".download-").tempdir_in(parent)?;
+    let work = tempfile::Builder::new()
+        .prefix(".download-")
+        .tempdir_in(parent)?;
     step(format!("Fetching kernel {line}"), |step| {
         let archive = Archive::open(work.path().join("apt"), origin.suites, step)?;
-        let newest = archive.names(origin.pattern)?.into_iter().max_by_key(|name| numbers(name));
+        let newest = archive
+            .names(origin.pattern)?
+            .into_iter()
+            .max_by_key(|name| numbers(name));
         let newest = newest.with_context(|| format!("Debian has no kernel {line} (anymore)"))?;
-        let release = newest.strip_prefix(origin.image).expect("the pattern begins with it");
+        let release = newest
+            .strip_prefix(origin.image)
+            .expect("the pattern begins with it");
 
         let root = work.path().join("root");
         archive.unpack(&newest, &root, step)?;
-        if let Some(modules) = origin.modules {
+        for modules in origin.modules {
             archive.unpack(&format!("{modules}{release}"), &root, step)?;
         }
 
@@ -150,16 +163,32 @@ fn download(line: Line, folder: &Path) -> Result<()> {
         let kernel = work.path().join("kernel");
         let modules = kernel.join("lib/modules").join(release);
         fs::create_dir_all(kernel.join("lib/modules"))?;
-        let lib = if root.join("lib").is_dir() { root.join("lib") } else { root.join("usr/lib") };
+        let lib = if root.join("lib").is_dir() {
+            root.join("lib")
+        } else {
+            root.join("usr/lib")
+        };
         fs::rename(lib.join("modules").join(release), &modules)?;
         let boot = root.join("boot").join(format!("vmlinuz-{release}"));
-        let image = if boot.is_file() { boot } else { modules.join("vmlinuz") };
+        let image = if boot.is_file() {
+            boot
+        } else {
+            modules.join("vmlinuz")
+        };
         fs::rename(&image, kernel.join("vmlinuz"))?;
         if !modules.join("modules.dep").is_file() {
-            step.run(Command::new("/sbin/depmod").arg("--basedir").arg(&kernel).arg(release))?;
+            step.run(
+                Command::new("/sbin/depmod")
+                    .arg("--basedir")
+                    .arg(&kernel)
+                    .arg(release),
+            )?;
         }
         fs::write(kernel.join("release"), release)?;
-        ensure!(modules.join("modules.dep").is_file(), "depmod wrote no modules.dep");
+        ensure!(
+            modules.join("modules.dep").is_file(),
+            "depmod wrote no modules.dep"
+        );
         fs::rename(&kernel, folder)?;
         Ok(())
     })
@@ -167,7 +196,9 @@ fn download(line: Line, folder: &Path) -> Result<()> {
 
 /// The numbers in a package's name, by which versions are ordered.
 fn numbers(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+    name.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -177,9 +208,18 @@ mod tests {
     #[test]
     fn newer_kernels_sort_higher() {
         let newer = |a: &str, b: &str| assert!(numbers(a) > numbers(b), "{a} against {b}");
-        newer("linux-image-6.12.107+deb12-amd64", "linux-image-6.12.95+deb12-amd64");
-        newer("linux-image-6.12.90+deb12.1-amd64", "linux-image-6.12.90+deb12-amd64");
+        newer(
+            "linux-image-6.12.107+deb12-amd64",
+            "linux-image-6.12.95+deb12-amd64",
+        );
+        newer(
+            "linux-image-6.12.90+deb12.1-amd64",
+            "linux-image-6.12.90+deb12-amd64",
+        );
         newer("linux-image-6.1.0-51-amd64", "linux-image-6.1.0-9-amd64");
-        newer("linux-binary-7.10.1+deb13-amd64", "linux-binary-7.3.4+deb13-amd64");
+        newer(
+            "linux-binary-7.10.1+deb13-amd64",
+            "linux-binary-7.3.4+deb13-amd64",
+        );
     }
 }

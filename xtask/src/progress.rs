@@ -37,7 +37,11 @@ pub fn step<T>(what: impl Into<String>, work: impl FnOnce(&Step) -> Result<T>) -
         spinner.finish_and_clear();
     }
     if done.is_ok() {
-        eprintln!("    {}: done in {:.1} s", step.what, began.elapsed().as_secs_f32());
+        eprintln!(
+            "    {}: done in {:.1} s",
+            step.what,
+            began.elapsed().as_secs_f32()
+        );
     }
     done
 }
@@ -48,8 +52,13 @@ impl Step {
     pub fn run(&self, command: &mut Command) -> Result<()> {
         let name = command.get_program().to_string_lossy().into_owned();
         let (reader, writer) = std::io::pipe()?;
-        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-        let mut child = command.spawn().with_context(|| format!("cannot start `{name}`"))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start `{name}`"))?;
         // The command holds the pipe's writing end, which must close for the reader to end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
 
@@ -76,8 +85,10 @@ impl Step {
 /// A tool's standard output; its standard error comes with the error if it fails.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{name}`"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start `{name}`"))?;
     if !output.status.success() {
         bail!(
             "`{name}` ended with {}: {}",

@@ -61,7 +61,10 @@ pub fn shell(line: Line) -> Result<ExitCode> {
     let mut job = job(vec!["bash".into(), "--login".into(), "-i".into()], &binary);
     // A login shell sets PATH anew.
     job.command = vec!["bash".into()];
-    job.env.push(("TERM", std::env::var_os("TERM").unwrap_or_else(|| "vt100".into())));
+    job.env.push((
+        "TERM",
+        std::env::var_os("TERM").unwrap_or_else(|| "vt100".into()),
+    ));
     let vm = Vm::new(Kernel::ready(line)?, None, &setup::vm_tools()?)?;
     Ok(ExitCode::from(vm.interactive(&job)?))
 }
@@ -72,7 +75,9 @@ fn in_vm(line: Line, command: Vec<OsString>, binary: &Path) -> Result<ExitCode> 
     eprintln!("==> In a VM with kernel {}", kernel.release);
     let vm = Vm::new(kernel, None, &vm_tools)?;
     let status = vm.run(&job(command, binary), &mut |stream, bytes| match stream {
-        Stream::Out => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
+        Stream::Out => std::io::stdout()
+            .write_all(bytes)
+            .and_then(|()| std::io::stdout().flush()),
         Stream::Err => std::io::stderr().write_all(bytes),
     })?;
     Ok(ExitCode::from(status))
@@ -100,6 +105,8 @@ fn host_has_ipvlan() -> bool {
 
 /// A child's exit status as ours; a signal's is 128 + its number, as in a shell.
 fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     ExitCode::from(code as u8)
 }

@@ -41,14 +41,25 @@ const VM: [&str; 7] = [
 ];
 
 /// What is called inside a VM, which sees the host's own files.
-const GUEST: [&str; 7] =
-    ["iproute2", "iputils-ping", "iperf3", "tcpdump", "bpftool", "nftables", "procps"];
+const GUEST: [&str; 7] = [
+    "iproute2",
+    "iputils-ping",
+    "iperf3",
+    "tcpdump",
+    "bpftool",
+    "nftables",
+    "procps",
+];
 
 /// The folder of what is downloaded and built once.
 ///
 /// Errors: none of IPVLAN_CTL_CACHE, XDG_CACHE_HOME and HOME is set to an absolute path.
 pub fn cache() -> Result<PathBuf> {
-    let path = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let path = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let cache = path("IPVLAN_CTL_CACHE")
         .or_else(|| path("XDG_CACHE_HOME").map(|folder| folder.join("ipvlan-ctl")))
         .or_else(|| path("HOME").map(|folder| folder.join(".cache/ipvlan-ctl")))
@@ -69,11 +80,20 @@ pub struct VmTools(());
 pub fn everything(lines: &[Line]) -> Result<ExitCode> {
     let tools = build_tools()?;
     vm_tools()?;
-    let lines = if lines.is_empty() { Line::value_variants() } else { lines };
+    let lines = if lines.is_empty() {
+        Line::value_variants()
+    } else {
+        lines
+    };
     println!("bpf-linker  {}", tools.bpf_linker.display());
     for line in lines {
         let kernel = Kernel::ready(*line)?;
-        println!("kernel {:<4} {} in {}", line.to_string(), kernel.release, kernel.folder.display());
+        println!(
+            "kernel {:<4} {} in {}",
+            line.to_string(),
+            kernel.release,
+            kernel.folder.display()
+        );
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -85,7 +105,11 @@ pub fn build_tools() -> Result<BuildTools> {
     }
     if let Some(bpf_linker) = std::env::var_os("BPF_LINKER") {
         let bpf_linker = PathBuf::from(bpf_linker);
-        ensure!(bpf_linker.is_file(), "BPF_LINKER={}: no such file", bpf_linker.display());
+        ensure!(
+            bpf_linker.is_file(),
+            "BPF_LINKER={}: no such file",
+            bpf_linker.display()
+        );
         return Ok(BuildTools { bpf_linker });
     }
     let on_path = which("bpf-linker");
@@ -93,7 +117,9 @@ pub fn build_tools() -> Result<BuildTools> {
         Some(bpf_linker) if rustup_has_sources() => Ok(BuildTools { bpf_linker }),
         _ => {
             apt::require(&DEBIAN_EBPF)?;
-            Ok(BuildTools { bpf_linker: own_bpf_linker()? })
+            Ok(BuildTools {
+                bpf_linker: own_bpf_linker()?,
+            })
         }
     }
 }
@@ -125,21 +151,38 @@ fn own_bpf_linker() -> Result<PathBuf> {
     if version.is_ok_and(|version| version.contains(BPF_LINKER_VERSION)) {
         return Ok(bpf_linker);
     }
-    step(format!("Building bpf-linker {BPF_LINKER_VERSION}"), |step| {
-        step.run(
-            Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-                .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked"])
-                .args(["--force", "--no-default-features", "--features", "llvm-22", "--root"])
-                .arg(&tools)
-                // One is read by the crate that binds LLVM, the other by bpf-linker's own build.
-                .env("LLVM_SYS_221_PREFIX", LLVM)
-                .env("LLVM_PREFIX", LLVM),
-        )
-    })?;
+    step(
+        format!("Building bpf-linker {BPF_LINKER_VERSION}"),
+        |step| {
+            step.run(
+                Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+                    .args([
+                        "install",
+                        "bpf-linker",
+                        "--version",
+                        BPF_LINKER_VERSION,
+                        "--locked",
+                    ])
+                    .args([
+                        "--force",
+                        "--no-default-features",
+                        "--features",
+                        "llvm-22",
+                        "--root",
+                    ])
+                    .arg(&tools)
+                    // One is read by the crate that binds LLVM, the other by bpf-linker's own build.
+                    .env("LLVM_SYS_221_PREFIX", LLVM)
+                    .env("LLVM_PREFIX", LLVM),
+            )
+        },
+    )?;
     Ok(bpf_linker)
 }
 
 fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
 }

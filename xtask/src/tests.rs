@@ -50,14 +50,27 @@ pub fn test(args: Args) -> Result<ExitCode> {
     for trouble in &totals.troubles {
         println!("{trouble}");
     }
-    println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
-    Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!(
+        "{} passed, {} failed, {} skipped",
+        totals.passed, totals.failed, totals.skipped
+    );
+    Ok(if totals.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn unit_tests(tools: &BuildTools, args: &Args, totals: &mut Totals) -> Result<()> {
     heading("unit tests");
     let mut test = cargo(tools);
-    test.args(["test", "--workspace", "--exclude", "ipvlan-ebpf", "--no-fail-fast"]);
+    test.args([
+        "test",
+        "--workspace",
+        "--exclude",
+        "ipvlan-ebpf",
+        "--no-fail-fast",
+    ]);
     test.args(&args.filter).stdout(Stdio::piped());
     let mut test = test.spawn().context("cannot start cargo")?;
     let failed_before = totals.failed;
@@ -76,8 +89,11 @@ fn kernel_tests(tools: &BuildTools, args: &Args, totals: &mut Totals) -> Result<
     let ipvlan_ctl = build_ipvlan_ctl(tools)?;
     let binaries = build_kernel_tests(tools)?;
     let vm_tools = setup::vm_tools()?;
-    let lines =
-        if args.kernels.is_empty() { Line::value_variants().to_vec() } else { args.kernels.clone() };
+    let lines = if args.kernels.is_empty() {
+        Line::value_variants().to_vec()
+    } else {
+        args.kernels.clone()
+    };
     let deadline = Some(Duration::from_secs(60 * args.timeout));
     let mut runs = Vec::new();
     let mut shown = Vec::new();
@@ -112,7 +128,9 @@ fn kernel_tests(tools: &BuildTools, args: &Args, totals: &mut Totals) -> Result<
         show(line, told, binaries.len(), totals)?;
     }
     for worker in workers {
-        worker.join().expect("a worker reports its errors by its channel");
+        worker
+            .join()
+            .expect("a worker reports its errors by its channel");
     }
     Ok(())
 }
@@ -137,8 +155,13 @@ fn job(
             shift 2
         done
         exit $bad"#;
-    let mut command: Vec<OsString> =
-        vec!["sh".into(), "-c".into(), EACH.into(), "sh".into(), filter.unwrap_or("").into()];
+    let mut command: Vec<OsString> = vec![
+        "sh".into(),
+        "-c".into(),
+        EACH.into(),
+        "sh".into(),
+        filter.unwrap_or("").into(),
+    ];
     for (name, path) in binaries {
         command.extend([name.into(), path.into()]);
     }
@@ -149,9 +172,19 @@ fn job(
     if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
         env.push(("RUST_BACKTRACE", backtrace));
     }
-    let folders = [Some(ipvlan_ctl), binaries.first().map(|(_, path)| path.as_path())];
-    let path = folders.into_iter().flatten().filter_map(|file| Some(file.parent()?.to_owned()));
-    Job { command, env, path: path.collect() }
+    let folders = [
+        Some(ipvlan_ctl),
+        binaries.first().map(|(_, path)| path.as_path()),
+    ];
+    let path = folders
+        .into_iter()
+        .flatten()
+        .filter_map(|file| Some(file.parent()?.to_owned()));
+    Job {
+        command,
+        env,
+        path: path.collect(),
+    }
 }
 
 enum News {
@@ -162,7 +195,8 @@ enum News {
 fn run_in(vm: &Vm, job: &Job, tell: &Sender<News>) {
     // Nobody listens any more only when the whole run is being given up.
     let status = vm.run(job, &mut |stream, bytes| {
-        tell.send(News::Output(stream, bytes.to_vec())).map_err(io::Error::other)
+        tell.send(News::Output(stream, bytes.to_vec()))
+            .map_err(io::Error::other)
     });
     let _ = tell.send(News::Ended(status));
 }
@@ -188,7 +222,9 @@ fn show(line: Line, told: Receiver<News>, binaries: usize, totals: &mut Totals) 
             News::Ended(Ok(status)) => {
                 let missing = binaries.saturating_sub(totals.results - results_before);
                 if missing > 0 {
-                    totals.trouble(format!("kernel {line}: {missing} test programs gave no result"));
+                    totals.trouble(format!(
+                        "kernel {line}: {missing} test programs gave no result"
+                    ));
                 } else if status != 0 && totals.failed == failed_before {
                     totals.trouble(format!("kernel {line}: the test run ended with {status}"));
                 }
@@ -217,12 +253,22 @@ struct Totals {
 impl Totals {
     /// Adds a line of libtest's output, if it is a program's result.
     fn read(&mut self, line: &[u8]) {
-        let Ok(line) = std::str::from_utf8(line) else { return };
-        let Some(result) = line.trim().strip_prefix("test result: ") else { return };
-        let Some((_, counts)) = result.split_once(". ") else { return };
+        let Ok(line) = std::str::from_utf8(line) else {
+            return;
+        };
+        let Some(result) = line.trim().strip_prefix("test result: ") else {
+            return;
+        };
+        let Some((_, counts)) = result.split_once(". ") else {
+            return;
+        };
         for count in counts.split("; ") {
-            let Some((number, what)) = count.split_once(' ') else { continue };
-            let Ok(number) = number.parse::<usize>() else { continue };
+            let Some((number, what)) = count.split_once(' ') else {
+                continue;
+            };
+            let Ok(number) = number.parse::<usize>() else {
+                continue;
+            };
             match what {
                 "passed" => self.passed += number,
                 "failed" => self.failed += number,
@@ -255,7 +301,13 @@ mod tests {
         }
         assert_eq!(
             totals,
-            Totals { passed: 15, failed: 1, skipped: 2, results: 2, troubles: vec![] }
+            Totals {
+                passed: 15,
+                failed: 1,
+                skipped: 2,
+                results: 2,
+                troubles: vec![]
+            }
         );
     }
 }

@@ -45,9 +45,17 @@ const LOG_BYTES: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the VM with kernel {kernel} never came up: {reason}\n{log}")]
-    NeverUp { kernel: String, reason: &'static str, log: String },
+    NeverUp {
+        kernel: String,
+        reason: &'static str,
+        log: String,
+    },
     #[error("the VM with kernel {kernel} died: {reason}\n{log}")]
-    Died { kernel: String, reason: &'static str, log: String },
+    Died {
+        kernel: String,
+        reason: &'static str,
+        log: String,
+    },
     #[error(transparent)]
     Host(#[from] anyhow::Error),
 }
@@ -93,8 +101,18 @@ impl Vm {
     pub fn new(kernel: Kernel, deadline: Option<Duration>, _: &VmTools) -> anyhow::Result<Vm> {
         let initramfs = initramfs::ready(&kernel)?;
         let accelerator = "kvm";
-        let mut vm = Vm { kernel, initramfs, accelerator, boot_deadline: KVM_DEADLINE, deadline };
-        vm.accelerator = if vm.kvm_works()? { "kvm" } else { "tcg,thread=multi" };
+        let mut vm = Vm {
+            kernel,
+            initramfs,
+            accelerator,
+            boot_deadline: KVM_DEADLINE,
+            deadline,
+        };
+        vm.accelerator = if vm.kvm_works()? {
+            "kvm"
+        } else {
+            "tcg,thread=multi"
+        };
         vm.boot_deadline = BOOT_DEADLINE;
         Ok(vm)
     }
@@ -136,18 +154,33 @@ impl Vm {
 
     /// Whether KVM boots this VM, tried once per host kernel.
     fn kvm_works(&self) -> anyhow::Result<bool> {
-        if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+        if fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_err()
+        {
             return Ok(false);
         }
         let known = cache()?.join("kvm");
-        let host = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
-        let verdict = |works: bool| format!("{} on {host}\n", if works { "works" } else { "fails" });
+        let host = nix::sys::utsname::uname()?
+            .release()
+            .to_string_lossy()
+            .into_owned();
+        let verdict =
+            |works: bool| format!("{} on {host}\n", if works { "works" } else { "fails" });
         let before = fs::read_to_string(&known).unwrap_or_default();
-        if let Some(works) = [true, false].into_iter().find(|works| before == verdict(*works)) {
+        if let Some(works) = [true, false]
+            .into_iter()
+            .find(|works| before == verdict(*works))
+        {
             return Ok(works);
         }
         eprintln!("==> Trying KVM");
-        let job = Job { command: vec!["true".into()], ..Job::default() };
+        let job = Job {
+            command: vec!["true".into()],
+            ..Job::default()
+        };
         let done = self.boot(&self.script(&job, None), None, &mut |_, _| Ok(()));
         let works = matches!(done, Ok(0));
         fs::write(known, verdict(works))?;
@@ -164,23 +197,37 @@ impl Vm {
         };
         let quote = |text: &[u8]| {
             // A NUL cannot be in an argument, a path or an environment variable.
-            shlex::bytes::try_quote(text).expect("no NUL in it").into_owned()
+            shlex::bytes::try_quote(text)
+                .expect("no NUL in it")
+                .into_owned()
         };
         let (rows, columns) = console.unwrap_or_default();
         let settings = format!(
             "CONSOLE={}\nROWS={rows}\nCOLUMNS={columns}\nHOSTNAME=ipvlan-{}",
-            console.is_some() as u8, self.kernel.line,
+            console.is_some() as u8,
+            self.kernel.line,
         );
         line(&[settings.as_bytes()]);
-        line(&[b"MODULES=", &quote(self.kernel.modules().as_os_str().as_bytes())]);
+        line(&[
+            b"MODULES=",
+            &quote(self.kernel.modules().as_os_str().as_bytes()),
+        ]);
         let here = std::env::current_dir().unwrap_or_else(|_| workspace().to_owned());
-        let kept: Vec<_> = [Some(workspace().to_owned()), cache().ok(), Some(here.clone())]
-            .into_iter()
-            .flatten()
-            .chain(job.path.iter().cloned())
-            .chain(std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned())))
-            .map(|path| path.into_os_string())
-            .collect();
+        let kept: Vec<_> = [
+            Some(workspace().to_owned()),
+            cache().ok(),
+            Some(here.clone()),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(job.path.iter().cloned())
+        .chain(
+            std::env::current_exe()
+                .ok()
+                .and_then(|exe| Some(exe.parent()?.to_owned())),
+        )
+        .map(|path| path.into_os_string())
+        .collect();
         line(&[b"KEEP=", &quote(kept.join("\n".as_ref()).as_bytes())]);
         line(&[b"job() {"]);
         line(&[b"cd ", &quote(here.as_os_str().as_bytes()), b" || cd /"]);
@@ -190,7 +237,11 @@ impl Vm {
         for folder in job.path.iter().rev() {
             line(&[b"PATH=", &quote(folder.as_os_str().as_bytes()), b":$PATH"]);
         }
-        let words: Vec<_> = job.command.iter().map(|word| quote(word.as_bytes())).collect();
+        let words: Vec<_> = job
+            .command
+            .iter()
+            .map(|word| quote(word.as_bytes()))
+            .collect();
         line(&[b"exec ", &words.join(b" ".as_slice())]);
         line(&[b"}"]);
         script
@@ -213,13 +264,25 @@ impl Vm {
             let kernel = self.kernel.release.clone();
             let log = indented_tail(log);
             if up {
-                Error::Died { kernel, reason, log }
+                Error::Died {
+                    kernel,
+                    reason,
+                    log,
+                }
             } else {
-                Error::NeverUp { kernel, reason, log }
+                Error::NeverUp {
+                    kernel,
+                    reason,
+                    log,
+                }
             }
         };
         loop {
-            let limit = if up { self.deadline } else { Some(self.boot_deadline) };
+            let limit = if up {
+                self.deadline
+            } else {
+                Some(self.boot_deadline)
+            };
             let left = limit.map(|limit| limit.saturating_sub(began.elapsed()));
             if left == Some(Duration::ZERO) {
                 machine.drain_log(&mut log)?;
@@ -236,7 +299,9 @@ impl Vm {
             if let Some(console) = console.as_deref_mut() {
                 if ready.resized {
                     let (rows, columns) = console.new_size()?;
-                    machine.control.write_all(format!("{rows} {columns}\n").as_bytes())?;
+                    machine
+                        .control
+                        .write_all(format!("{rows} {columns}\n").as_bytes())?;
                 }
                 if ready.typed {
                     console.read(&mut typed)?;
@@ -261,7 +326,9 @@ impl Vm {
                 match line.trim_ascii() {
                     b"ready" => {
                         let size = format!("{}\n", script.len());
-                        machine.control.write_all(&[size.as_bytes(), script].concat())?;
+                        machine
+                            .control
+                            .write_all(&[size.as_bytes(), script].concat())?;
                     }
                     b"hello" => {
                         up = true;
@@ -294,7 +361,10 @@ fn indented_tail(log: &[u8]) -> String {
     if tail.is_empty() {
         return "    (its kernel logged nothing)".into();
     }
-    tail.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+    tail.iter()
+        .map(|line| format!("    {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// A running QEMU and our ends of its channels. It ends with this value, and with our process.
@@ -319,29 +389,42 @@ struct Ready {
 impl Machine {
     fn start(vm: &Vm) -> Result<Machine, Error> {
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            .args(["-m", "4096", "-smp", "2", "-cpu", "max", "-nic", "none"])
-            .args(["-accel", vm.accelerator])
-            .arg("-kernel")
-            .arg(vm.kernel.image())
-            .arg("-initrd")
-            .arg(&vm.initramfs)
-            .args(["-append", "console=ttyS0 panic=-1 quiet mitigations=off"])
-            .args(["-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"])
-            .args(["-device", "virtio-serial-pci"]);
+        qemu.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ])
+        .args(["-m", "4096", "-smp", "2", "-cpu", "max", "-nic", "none"])
+        .args(["-accel", vm.accelerator])
+        .arg("-kernel")
+        .arg(vm.kernel.image())
+        .arg("-initrd")
+        .arg(&vm.initramfs)
+        .args(["-append", "console=ttyS0 panic=-1 quiet mitigations=off"])
+        .args([
+            "-virtfs",
+            "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
+        ])
+        .args(["-device", "virtio-serial-pci"]);
 
         let mut theirs = Vec::new();
         let mut channel = |name: &str, device: &[&str]| -> Result<UnixStream, Error> {
             let (our, their) = UnixStream::pair()?;
             our.set_nonblocking(true)?;
             let fd = their.as_raw_fd();
-            qemu.args(["-chardev", &format!("socket,id={name},fd={fd}")]).args(device);
+            qemu.args(["-chardev", &format!("socket,id={name},fd={fd}")])
+                .args(device);
             theirs.push(their);
             Ok(our)
         };
         let log = channel("log", &["-serial", "chardev:log"])?;
         let console = channel("console", &["-device", "virtconsole,chardev=console,nr=0"])?;
-        let control = channel("control", &["-device", "virtserialport,chardev=control,nr=1"])?;
+        let control = channel(
+            "control",
+            &["-device", "virtserialport,chardev=control,nr=1"],
+        )?;
         let out = channel("out", &["-device", "virtserialport,chardev=out,nr=2"])?;
         let err = channel("err", &["-device", "virtserialport,chardev=err,nr=3"])?;
 
@@ -356,7 +439,14 @@ impl Machine {
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start qemu-system-x86_64")?;
-        Ok(Machine { qemu, control, out, err, console, log })
+        Ok(Machine {
+            qemu,
+            control,
+            out,
+            err,
+            console,
+            log,
+        })
     }
 
     /// Waits until a channel has something, or for `limit`.
@@ -366,7 +456,11 @@ impl Machine {
         console: Option<&Console>,
         typing: bool,
     ) -> Result<Ready, Error> {
-        let typed = if typing { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+        let typed = if typing {
+            PollFlags::POLLIN | PollFlags::POLLOUT
+        } else {
+            PollFlags::POLLIN
+        };
         let mut fds = vec![
             PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.out.as_fd(), PollFlags::POLLIN),
@@ -484,7 +578,11 @@ impl Console {
         let (resized, wake) = UnixStream::pair()?;
         resized.set_nonblocking(true)?;
         signal_hook::low_level::pipe::register(SIGWINCH, wake)?;
-        Ok(Console { stdin: Some(io::stdin()), resized, before: None })
+        Ok(Console {
+            stdin: Some(io::stdin()),
+            resized,
+            before: None,
+        })
     }
 
     fn stdin(&self) -> Option<BorrowedFd<'_>> {
@@ -507,7 +605,9 @@ impl Console {
     fn read(&mut self, typed: &mut Vec<u8>) -> Result<(), Error> {
         const END_OF_FILE: u8 = 4;
         let mut buffer = [0; 4096];
-        let Some(stdin) = &self.stdin else { return Ok(()) };
+        let Some(stdin) = &self.stdin else {
+            return Ok(());
+        };
         match nix::unistd::read(stdin, &mut buffer)? {
             0 => {
                 typed.push(END_OF_FILE);
