@@ -1,0 +1,131 @@
+//! One subnet of a network: its bounds, and which of its addresses are reserved.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use super::address::{Family, bounds, number};
+
+/// One subnet of a network with what IPAM must know of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Network address and prefix; host bits are zero.
+    pub subnet: IpNetwork,
+    /// `None` where the network needs none (l3, l3s, internal) and none was given.
+    pub gateway: Option<IpAddr>,
+    /// Where dynamic addresses come from; the whole subnet if `None`.
+    pub range: Option<IpNetwork>,
+    /// Reserved by `--aux-address NAME=ADDR`.
+    pub aux: BTreeMap<String, IpAddr>,
+}
+
+/// Why an address is never leased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserved<'p> {
+    Network,
+    Broadcast,
+    /// The subnet-router anycast address (RFC 4291, 2.6.1).
+    Anycast,
+    Gateway,
+    /// The name of an `--aux-address`.
+    Aux(&'p str),
+}
+
+impl fmt::Display for Reserved<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network => f.write_str("the network address"),
+            Self::Broadcast => f.write_str("the broadcast address"),
+            Self::Anycast => f.write_str("the subnet-router anycast address"),
+            Self::Gateway => f.write_str("the gateway"),
+            Self::Aux(name) => write!(f, "the auxiliary address {name:?}"),
+        }
+    }
+}
+
+impl Pool {
+    /// A pool with nothing reserved but what every subnet reserves.
+    pub fn new(subnet: IpNetwork) -> Self {
+        Self {
+            subnet,
+            gateway: None,
+            range: None,
+            aux: BTreeMap::new(),
+        }
+    }
+
+    pub fn family(&self) -> Family {
+        Family::of(self.subnet.ip())
+    }
+
+    /// Where dynamic addresses come from. It may hold reserved addresses.
+    pub fn dynamic(&self) -> IpNetwork {
+        self.range.unwrap_or(self.subnet)
+    }
+
+    pub fn is_reserved(&self, address: IpAddr) -> bool {
+        self.reserved_as(address).is_some()
+    }
+
+    /// Why `address`, which lies in the subnet, is never leased; `None` if it may be.
+    pub fn reserved_as(&self, address: IpAddr) -> Option<Reserved<'_>> {
+        if let Some(reserved) = self.reserved_by_format(address) {
+            return Some(reserved);
+        }
+        if self.gateway == Some(address) {
+            return Some(Reserved::Gateway);
+        }
+        self.aux
+            .iter()
+            .find(|(_, aux)| **aux == address)
+            .map(|(name, _)| Reserved::Aux(name))
+    }
+
+    /// The reservations that follow from the subnet alone. Two-address and one-address subnets
+    /// have none (RFC 3021 for IPv4, RFC 6164 for IPv6).
+    pub(super) fn reserved_by_format(&self, address: IpAddr) -> Option<Reserved<'static>> {
+        let (first, last) = bounds(self.subnet);
+        if last - first < 2 {
+            return None;
+        }
+        match (self.family(), number(address)) {
+            (Family::V4, n) if n == first => Some(Reserved::Network),
+            (Family::V4, n) if n == last => Some(Reserved::Broadcast),
+            (Family::V6, n) if n == first => Some(Reserved::Anycast),
+            _ => None,
+        }
+    }
+
+    /// Every address of the subnet that is never leased.
+    pub fn reserved(&self) -> BTreeSet<IpAddr> {
+        let (first, last) = bounds(self.subnet);
+        [first, last]
+            .into_iter()
+            .map(|n| self.family().address(n))
+            .filter(|address| self.reserved_by_format(*address).is_some())
+            .chain(self.gateway)
+            .chain(self.aux.values().copied())
+            .collect()
+    }
+
+    /// How many addresses of the subnet an endpoint may have, by request or dynamically.
+    pub fn capacity(&self) -> u128 {
+        self.unreserved_in(self.subnet)
+    }
+
+    /// How many addresses serial allocation may give; less than [`Pool::capacity`] with an
+    /// `--ip-range`.
+    pub fn dynamic_capacity(&self) -> u128 {
+        self.unreserved_in(self.dynamic())
+    }
+
+    fn unreserved_in(&self, part: IpNetwork) -> u128 {
+        let (first, last) = bounds(part);
+        let reserved = self.reserved().into_iter().filter(|a| part.contains(*a));
+        // A subnet is never /0, so that the size fits.
+        (last - first + 1) - reserved.count() as u128
+    }
+}
