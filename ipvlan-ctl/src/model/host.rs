@@ -29,3 +29,9 @@ pub struct HostView {
     /// 40 random-looking bits of this host, for its ULA /48 (RFC 4193, 3.2).
     pub ula_seed: [u8; 5],
 }
+
+impl HostView {
+    pub fn link(&self, name: &str) -> Option<&LinkView> {
+        self.links.iter().find(|link| link.name == name)
+    }
+}

@@ -6,8 +6,12 @@ mod id;
 mod invalid;
 pub mod ipam;
 mod network;
+mod options;
+mod parent;
 mod pool;
+pub mod reference;
 mod request;
+mod subnets;
 
 pub use address::Family;
 pub use host::{HostView, LinkView};
