@@ -70,3 +70,50 @@ pub fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
 pub fn encloses(outer: IpNetwork, inner: IpNetwork) -> bool {
     outer.prefix() <= inner.prefix() && outer.contains(inner.ip())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNetwork {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn bounds_hold_at_the_extremes() {
+        let all_v4 = u128::from(u32::MAX);
+        assert_eq!(bounds(net("0.0.0.0/1")), (0, all_v4 >> 1));
+        assert_eq!(bounds(net("128.0.0.0/1")), (1 << 31, all_v4));
+        assert_eq!(bounds(net("255.255.255.255/32")), (all_v4, all_v4));
+        assert_eq!(bounds(net("::/0")), (0, u128::MAX));
+        assert_eq!(bounds(net("8000::/1")), (1 << 127, u128::MAX));
+        let last = net("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128");
+        assert_eq!(bounds(last), (u128::MAX, u128::MAX));
+        assert_eq!(bounds(net("10.1.2.3/8")), bounds(net("10.0.0.0/8")));
+    }
+
+    #[test]
+    fn prefixes_overlap_when_one_encloses_the_other() {
+        assert!(overlap(net("10.0.0.0/8"), net("10.255.0.0/16")));
+        assert!(overlap(net("10.255.0.0/16"), net("10.0.0.0/8")));
+        assert!(!overlap(net("10.0.0.0/9"), net("10.128.0.0/9")));
+        assert!(!overlap(net("0.0.0.0/0"), net("::/0")));
+        assert!(encloses(net("fd00::/8"), net("fd12::/64")));
+        assert!(!encloses(net("fd12::/64"), net("fd00::/8")));
+    }
+
+    #[test]
+    fn numbers_and_addresses_are_inverse() {
+        for text in [
+            "0.0.0.0",
+            "10.0.0.1",
+            "255.255.255.255",
+            "::",
+            "fd00::1",
+            "ffff::ffff",
+        ] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(Family::of(address).address(number(address)), address);
+        }
+    }
+}

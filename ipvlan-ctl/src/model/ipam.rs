@@ -177,3 +177,54 @@ pub fn requested<'n, L: Leases>(
     }
     Ok((pool, address))
 }
+
+/// Leases in a host where networks may overlap (l3 on different parents): what one network
+/// reserves as gateway or auxiliary address counts as leased for the others.
+#[derive(Debug, Clone, Copy)]
+pub struct WithReservations<'a, L> {
+    pub leases: &'a L,
+    /// Every network of the host.
+    pub networks: &'a [Network],
+}
+
+impl<L: Leases> Leases for WithReservations<'_, L> {
+    type Error = L::Error;
+
+    fn leased_until(&self, address: IpAddr) -> Result<Option<IpAddr>, Self::Error> {
+        let mut pools = self.networks.iter().filter_map(|n| n.pool_of(address));
+        if pools.any(|pool| pool.reserved_by_choice(address)) {
+            return Ok(Some(address));
+        }
+        self.leases.leased_until(address)
+    }
+
+    fn cursor(&self, subnet: &IpNetwork) -> Result<Option<IpAddr>, Self::Error> {
+        self.leases.cursor(subnet)
+    }
+}
+
+/// Checks that nobody has what a new network reserves; in an overlapping l3 network an endpoint
+/// may.
+pub fn check_reservations<L: Leases>(
+    network: &Network,
+    leases: &L,
+) -> Result<(), AllocError<L::Error>> {
+    for pool in &network.pools {
+        let gateway = pool.gateway.map(|address| ("--gateway", address));
+        let aux = pool.aux.values().map(|address| ("--aux-address", *address));
+        for (field, address) in gateway.into_iter().chain(aux) {
+            if leases
+                .leased_until(address)
+                .map_err(AllocError::Leases)?
+                .is_some()
+            {
+                return Err(AllocError::Requested {
+                    field,
+                    address,
+                    why: "an endpoint of a network that overlaps this one has it".into(),
+                });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,6 +1,8 @@
 //! Networks, endpoints and addresses as values: validation and IPAM without any I/O.
 
 mod address;
+#[cfg(test)]
+mod fixtures;
 mod host;
 mod id;
 mod invalid;

@@ -123,3 +123,101 @@ fn switch(key: &str, value: Option<&str>) -> Result<bool, Invalid> {
         Some(other) => Err(Invalid::new(field(key), other, "give true or false")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::model::fixtures::{host, made, refused};
+    use crate::model::{Flag, Mode};
+
+    #[test]
+    fn mode_and_flag_have_dockers_defaults() {
+        for line in [
+            "n -o parent=eth0",
+            "n -o parent=eth0 -o ipvlan_mode= -o ipvlan_flag",
+        ] {
+            let network = made(line, &host());
+            assert_eq!((network.mode, network.flag), (Mode::L2, Flag::Bridge));
+            assert!(!network.host_access && !network.shared_parent);
+        }
+    }
+
+    #[test]
+    fn modes_flags_and_switches_are_read() {
+        for mode in [Mode::L2, Mode::L3, Mode::L3s] {
+            for flag in [Flag::Bridge, Flag::Private, Flag::Vepa] {
+                let line = format!(
+                    "n -o parent=eth0 -o ipvlan_mode={mode} -o ipvlan_flag={flag} \
+                     -o host_access=true -o shared_parent=true"
+                );
+                let network = made(&line, &host());
+                assert_eq!((network.mode, network.flag), (mode, flag));
+                assert!(network.host_access && network.shared_parent);
+                assert_eq!(network.options["ipvlan_mode"], mode.as_str());
+                assert_eq!(network.options.len(), 5);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_mode_is_refused() {
+        let field = "-o ipvlan_mode";
+        let allowed = "l2, l3 or l3s";
+        refused("n -o ipvlan_mode=l9", &host(), field, "l9", &[allowed]);
+        for (typed, meant) in [("12", "l2"), ("13s", "l3s"), ("L3", "l3"), ("I2", "l2")] {
+            let hint = format!("did you mean {meant}?");
+            let line = format!("n -o ipvlan_mode={typed}");
+            refused(&line, &host(), field, typed, &[allowed, &hint]);
+        }
+    }
+
+    #[test]
+    fn a_bad_flag_or_switch_is_refused() {
+        let allowed = ["bridge, private or vepa"];
+        refused(
+            "n -o ipvlan_flag=open",
+            &host(),
+            "-o ipvlan_flag",
+            "open",
+            &allowed,
+        );
+        for key in ["host_access", "shared_parent"] {
+            let field = format!("-o {key}");
+            for value in ["yes", "", "TRUE"] {
+                let line = format!("n -o {key}={value}");
+                refused(&line, &host(), &field, value, &["true or false"]);
+            }
+            refused(
+                &format!("n -o {key}"),
+                &host(),
+                &field,
+                "",
+                &["true or false"],
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_option_is_refused_with_the_known_ones() {
+        for word in ["ipvlan_mod=l2", "Parent=eth0", "=x", "foo", "parent =eth0"] {
+            let request = crate::model::CreateRequest {
+                name: "n".into(),
+                options: vec![word.into()],
+                ..Default::default()
+            };
+            let error = request
+                .resolve(&host(), crate::model::fixtures::id('a'), 0)
+                .unwrap_err();
+            assert_eq!((error.field.as_str(), error.value.as_str()), ("-o", word));
+            assert!(error.allowed.contains("parent, ipvlan_mode, ipvlan_flag"));
+        }
+        let word = "com.docker.network.endpoint.ifname=net7";
+        refused(&format!("n -o {word}"), &host(), "-o", word, &["--ifname"]);
+    }
+
+    #[test]
+    fn an_option_given_twice_must_say_the_same() {
+        made("n -o parent=eth0 -o parent=eth0", &host());
+        let line = "n -o parent=eth0 -o parent=eth1";
+        refused(line, &host(), "-o parent", "eth1", &["\"eth0\""]);
+    }
+}

@@ -84,6 +84,11 @@ impl Pool {
             .map(|(name, _)| Reserved::Aux(name))
     }
 
+    /// Is `address` the gateway or an auxiliary address?
+    pub fn reserved_by_choice(&self, address: IpAddr) -> bool {
+        self.gateway == Some(address) || self.aux.values().any(|aux| *aux == address)
+    }
+
     /// The reservations that follow from the subnet alone. Two-address and one-address subnets
     /// have none (RFC 3021 for IPv4, RFC 6164 for IPv6).
     pub(super) fn reserved_by_format(&self, address: IpAddr) -> Option<Reserved<'static>> {

@@ -32,3 +32,54 @@ pub fn find<'a>(networks: &'a [Network], word: &str) -> Result<&'a Network, Look
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixtures::{add, host};
+    use crate::model::{CreateRequest, HostView, Id};
+
+    fn networks() -> Vec<Network> {
+        let mut host = host();
+        add("db", 'b', &mut host);
+        add("cache", 'c', &mut host);
+        // A name that is a prefix of another's id, and an id that shares a prefix.
+        add("ccc", 'd', &mut host);
+        let shared = Id::from_stored(format!("{}{}", "b".repeat(12), "0".repeat(52)));
+        let request = CreateRequest {
+            name: "web".into(),
+            ..Default::default()
+        };
+        host.networks
+            .push(request.resolve(&host, shared, 0).unwrap());
+        let HostView { networks, .. } = host;
+        networks
+    }
+
+    #[test]
+    fn id_then_name_then_prefix() {
+        let networks = networks();
+        let name = |word: &str| find(&networks, word).map(|n| n.name.as_str());
+        assert_eq!(name("db"), Ok("db"));
+        assert_eq!(name(&"b".repeat(64)), Ok("db"));
+        assert_eq!(name("ccc"), Ok("ccc"));
+        assert_eq!(name("cccc"), Ok("cache"));
+        assert_eq!(name("d"), Ok("ccc"));
+        assert_eq!(name(&format!("{}0", "b".repeat(12))), Ok("web"));
+    }
+
+    #[test]
+    fn unknown_and_ambiguous_words_are_told_apart() {
+        let networks = networks();
+        for word in ["", "x", "DB", "dbx", &"b".repeat(65)] {
+            let error = find(&networks, word).unwrap_err();
+            assert_eq!(error, LookupError::NotFound(word.into()));
+            assert_eq!(error.to_string(), format!("no such network: {word}"));
+        }
+        let error = find(&networks, "bbbb").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "network bbbb is ambiguous: 2 ids begin with it"
+        );
+    }
+}

@@ -296,3 +296,454 @@ fn first_unused(
     let taken: Vec<_> = of_networks.chain(host.used.iter().copied()).collect();
     candidates.find(|candidate| !taken.iter().any(|t| overlap(*t, *candidate)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::model::fixtures::{add, host, made, refused};
+    use crate::model::{HostView, Pool};
+
+    fn pools(line: &str) -> Vec<Pool> {
+        made(&format!("n {line}"), &host()).pools
+    }
+
+    fn gateway(line: &str) -> Option<String> {
+        pools(line)[0].gateway.map(|address| address.to_string())
+    }
+
+    #[test]
+    fn bad_subnets_are_refused() {
+        let field = "--subnet";
+        for text in [
+            "x",
+            "",
+            "192.168.1.0",
+            "192.168.1.0./24",
+            "300.1.1.0/24",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/-1",
+            "10.0.0.0/+8",
+            "fd00::/129",
+            "fd00::1::/64",
+            "/24",
+            "10.0.0.0/8/8",
+            "10.0.0.0/255.0.0.0",
+        ] {
+            let request = crate::model::CreateRequest {
+                name: "n".into(),
+                subnets: vec![text.into()],
+                ipv6: true,
+                ..Default::default()
+            };
+            let error = request
+                .resolve(&host(), crate::model::fixtures::id('a'), 0)
+                .unwrap_err();
+            assert_eq!((error.field.as_str(), error.value.as_str()), (field, text));
+            assert!(error.allowed.contains("192.168.1.0/24"), "{error}");
+        }
+        let line = "n --subnet 192.168.1.5/24";
+        refused(
+            line,
+            &host(),
+            field,
+            "192.168.1.5/24",
+            &["did you mean 192.168.1.0/24?"],
+        );
+        let line = "n --ipv6 --subnet fd00::1/64";
+        refused(
+            line,
+            &host(),
+            field,
+            "fd00::1/64",
+            &["did you mean fd00::/64?"],
+        );
+        for text in ["0.0.0.0/0", "::/0"] {
+            refused(
+                &format!("n --ipv6 --subnet {text}"),
+                &host(),
+                field,
+                text,
+                &["/1"],
+            );
+        }
+        for (text, why) in [
+            ("127.5.0.0/16", "loopback"),
+            ("224.0.0.0/8", "multicast"),
+            ("0.0.0.0/8", "no host"),
+            ("64.0.0.0/2", "loopback"),
+            ("ff02::/64", "multicast"),
+            ("::1/128", "loopback"),
+            ("::ffff:10.0.0.0/104", "IPv4 in IPv6"),
+        ] {
+            refused(
+                &format!("n --ipv6 --subnet {text}"),
+                &host(),
+                field,
+                text,
+                &[why],
+            );
+        }
+    }
+
+    #[test]
+    fn subnets_of_a_family_that_is_off_are_refused() {
+        let line = "n --subnet fd00::/64";
+        refused(line, &host(), "--subnet", "fd00::/64", &["--ipv6"]);
+        let line = "n --ipv4=false --ipv6 --subnet 10.0.0.0/8";
+        refused(line, &host(), "--subnet", "10.0.0.0/8", &["--ipv4=false"]);
+    }
+
+    #[test]
+    fn subnets_of_one_network_are_disjoint() {
+        let line = "n --subnet 10.0.0.0/8 --subnet 10.1.0.0/16";
+        refused(
+            line,
+            &host(),
+            "--subnet",
+            "10.1.0.0/16",
+            &["10.0.0.0/8", "disjoint"],
+        );
+        let line = "n --subnet 10.1.0.0/16 --subnet 10.1.0.0/16";
+        refused(line, &host(), "--subnet", "10.1.0.0/16", &["disjoint"]);
+    }
+
+    #[test]
+    fn subnets_of_two_networks_are_disjoint_but_in_l3() {
+        let mut host = host();
+        add(
+            "first -o parent=eth0 -o ipvlan_mode=l3 --subnet 10.1.0.0/16",
+            'b',
+            &mut host,
+        );
+        let other = |mode: &str, parent: &str| {
+            format!("n --subnet 10.1.2.0/24 -o ipvlan_mode={mode} -o parent={parent}")
+        };
+        let named = ["10.1.0.0/16 of network first (bbbbbbbbbbbb)"];
+        refused(
+            &other("l2", "eth1"),
+            &host,
+            "--subnet",
+            "10.1.2.0/24",
+            &named,
+        );
+        made(&other("l3", "eth1"), &host);
+        made(&other("l3s", "eth1.4"), &host);
+        add("second -o parent=eth1 --subnet 10.2.0.0/16", 'c', &mut host);
+        let line = "n --subnet 10.0.0.0/8 -o ipvlan_mode=l3 -o parent=eth0.1";
+        refused(
+            line,
+            &host,
+            "--subnet",
+            "10.0.0.0/8",
+            &["10.2.0.0/16 of network second"],
+        );
+    }
+
+    #[test]
+    fn the_hosts_own_subnet_may_be_given() {
+        assert_eq!(
+            gateway("-o parent=eth0 --subnet 10.9.0.0/16"),
+            Some("10.9.0.1".into())
+        );
+    }
+
+    #[test]
+    fn only_l2_that_is_not_internal_needs_a_gateway() {
+        let subnet = "--subnet 10.1.0.0/24";
+        assert_eq!(
+            gateway(&format!("-o parent=eth0 {subnet}")),
+            Some("10.1.0.1".into())
+        );
+        for other in [
+            "",
+            "-o parent=eth0 --internal",
+            "-o parent=eth0 -o ipvlan_mode=l3",
+        ] {
+            assert_eq!(gateway(&format!("{other} {subnet}")), None);
+            // But it may be given, and is reserved then.
+            let given = format!("{other} {subnet} --gateway 10.1.0.9");
+            assert_eq!(gateway(&given), Some("10.1.0.9".into()));
+        }
+    }
+
+    #[test]
+    fn the_default_gateway_is_the_first_usable_address() {
+        for (line, expected) in [
+            ("--subnet 192.168.1.0/24", "192.168.1.1"),
+            ("--subnet 10.0.0.4/30", "10.0.0.5"),
+            ("--subnet 10.0.0.4/31", "10.0.0.4"),
+            ("--ipv4=false --ipv6 --subnet fd00::/64", "fd00::1"),
+            ("--ipv4=false --ipv6 --subnet fd00::/126", "fd00::1"),
+            ("--ipv4=false --ipv6 --subnet fd00::2/127", "fd00::2"),
+            // Of the range, as in moby; its first address is an ordinary one of the subnet.
+            (
+                "--subnet 172.28.0.0/16 --ip-range 172.28.5.0/24",
+                "172.28.5.0",
+            ),
+            (
+                "--subnet 172.28.0.0/16 --ip-range 172.28.0.0/24",
+                "172.28.0.1",
+            ),
+            ("--subnet 10.1.0.0/24 --aux-address a=10.1.0.1", "10.1.0.2"),
+        ] {
+            let line = format!("-o parent=eth0 {line}");
+            assert_eq!(gateway(&line).as_deref(), Some(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn bad_gateways_are_refused() {
+        let field = "--gateway";
+        let two = "n --subnet 10.1.0.0/24 --subnet 10.2.0.0/24";
+        let line = format!("{two} --gateway 10.3.0.1");
+        refused(
+            &line,
+            &host(),
+            field,
+            "10.3.0.1",
+            &["10.1.0.0/24 or 10.2.0.0/24"],
+        );
+        let line = format!("{two} --gateway 10.2.0.1 --gateway 10.2.0.2");
+        refused(
+            &line,
+            &host(),
+            field,
+            "10.2.0.2",
+            &["10.2.0.0/24 has the gateway 10.2.0.1"],
+        );
+        let line = format!("{two} --gateway 10.1.0.0");
+        refused(
+            &line,
+            &host(),
+            field,
+            "10.1.0.0",
+            &["network address of 10.1.0.0/24"],
+        );
+        let line = format!("{two} --gateway 10.2.0.255");
+        refused(
+            &line,
+            &host(),
+            field,
+            "10.2.0.255",
+            &["broadcast address of 10.2.0.0/24"],
+        );
+        let line = "n --ipv6 --subnet fd00::/64 --gateway fd00::";
+        refused(line, &host(), field, "fd00::", &["anycast"]);
+        refused(
+            "n --gateway 10.1.0.1",
+            &host(),
+            field,
+            "10.1.0.1",
+            &["--subnet"],
+        );
+        for text in ["x", "10.1.0.1/24", "10.1.0", "10.1.0.1%eth0"] {
+            refused(
+                &format!("{two} --gateway {text}"),
+                &host(),
+                field,
+                text,
+                &["address"],
+            );
+        }
+        // A family without a given subnet has none for it either.
+        let line = "n --ipv6 --subnet fd00::/64 --gateway 172.18.0.1";
+        refused(
+            line,
+            &host(),
+            field,
+            "172.18.0.1",
+            &["must lie in fd00::/64"],
+        );
+    }
+
+    #[test]
+    fn gateways_find_their_subnet_in_any_order() {
+        let pools = pools(
+            "-o parent=eth0 --ipv6 --subnet 10.1.0.0/24 --subnet 10.2.0.0/24 --subnet fd00::/64 \
+             --gateway fd00::9 --gateway 10.2.0.9",
+        );
+        let gateways: Vec<_> = pools
+            .iter()
+            .map(|p| p.gateway.unwrap().to_string())
+            .collect();
+        assert_eq!(gateways, ["10.1.0.1", "10.2.0.9", "fd00::9"]);
+    }
+
+    #[test]
+    fn a_gateway_may_lie_outside_the_range() {
+        let line = "-o parent=eth0 --subnet 10.1.0.0/24 --ip-range 10.1.0.128/25 \
+                    --gateway 10.1.0.1";
+        assert_eq!(gateway(line), Some("10.1.0.1".into()));
+    }
+
+    #[test]
+    fn bad_ranges_are_refused() {
+        let field = "--ip-range";
+        let one = "n --subnet 10.1.0.0/24";
+        for text in ["10.2.0.0/25", "10.1.0.0/16", "fd00::/80"] {
+            let line = format!("{one} --ip-range {text}");
+            refused(&line, &host(), field, text, &["must lie in 10.1.0.0/24"]);
+        }
+        let line = format!("{one} --ip-range 10.1.0.5/25");
+        refused(
+            &line,
+            &host(),
+            field,
+            "10.1.0.5/25",
+            &["did you mean 10.1.0.0/25?"],
+        );
+        let line = format!("{one} --ip-range 10.1.0.0/25 --ip-range 10.1.0.128/25");
+        refused(
+            &line,
+            &host(),
+            field,
+            "10.1.0.128/25",
+            &["has the range 10.1.0.0/25"],
+        );
+        refused(
+            "n --ip-range 10.1.0.0/25",
+            &host(),
+            field,
+            "10.1.0.0/25",
+            &["--subnet"],
+        );
+        let line = format!("{one} --ip-range 10.1.0.7");
+        refused(&line, &host(), field, "10.1.0.7", &["CIDR"]);
+        let line = format!("{one} -o parent=eth0 --ip-range 10.1.0.0/32");
+        refused(
+            &line,
+            &host(),
+            field,
+            "10.1.0.0/32",
+            &["no address left for a gateway"],
+        );
+    }
+
+    #[test]
+    fn aux_addresses_are_kept_with_their_subnet() {
+        let pools = pools(
+            "--subnet 10.1.0.0/24 --subnet 10.2.0.0/24 --aux-address a=10.2.0.7 \
+             --aux-address b=10.1.0.7",
+        );
+        assert_eq!(
+            pools[0].aux,
+            BTreeMap::from([("b".into(), [10, 1, 0, 7].into())])
+        );
+        assert_eq!(
+            pools[1].aux,
+            BTreeMap::from([("a".into(), [10, 2, 0, 7].into())])
+        );
+    }
+
+    #[test]
+    fn bad_aux_addresses_are_refused() {
+        let field = "--aux-address";
+        let one = "n --subnet 10.1.0.0/24 --gateway 10.1.0.1 --aux-address a=10.1.0.7";
+        for (text, why) in [
+            ("10.1.0.8", "NAME=ADDRESS"),
+            ("=10.1.0.8", "NAME=ADDRESS"),
+            ("b=x", "address"),
+            ("b=", "address"),
+            ("b=10.2.0.8", "must lie in 10.1.0.0/24"),
+            ("a=10.1.0.8", "the name \"a\" is given twice"),
+            ("b=10.1.0.7", "10.1.0.7 is the auxiliary address \"a\""),
+            ("b=10.1.0.1", "10.1.0.1 is the gateway"),
+            ("b=10.1.0.0", "network address"),
+            ("b=10.1.0.255", "broadcast address"),
+        ] {
+            refused(
+                &format!("{one} {field} {text}"),
+                &host(),
+                field,
+                text,
+                &[why],
+            );
+        }
+        refused(
+            "n --aux-address a=10.1.0.7",
+            &host(),
+            field,
+            "a=10.1.0.7",
+            &["--subnet"],
+        );
+    }
+
+    #[test]
+    fn a_subnet_has_room_for_an_endpoint() {
+        let l2 = "n -o parent=eth0 --subnet 10.0.0.7/32";
+        refused(
+            l2,
+            &host(),
+            "--subnet",
+            "10.0.0.7/32",
+            &["beside the gateway"],
+        );
+        let l3 = "-o parent=eth0 -o ipvlan_mode=l3 --subnet 10.0.0.7/32";
+        assert_eq!(pools(l3)[0].capacity(), 1);
+        assert_eq!(
+            pools("-o parent=eth0 --subnet 10.0.0.6/31")[0].capacity(),
+            1
+        );
+        assert_eq!(pools("--subnet 10.0.0.6/31")[0].capacity(), 2);
+        let line = "n --subnet 10.0.0.6/31 --aux-address a=10.0.0.6 --aux-address b=10.0.0.7";
+        refused(line, &host(), "--subnet", "10.0.0.6/31", &["reserved"]);
+    }
+
+    #[test]
+    fn default_subnets_come_in_dockers_order() {
+        let mut host = host();
+        let mut taken = Vec::new();
+        let error = loop {
+            let name = format!("n{}", taken.len());
+            let request = crate::model::fixtures::request(&name);
+            match request.resolve(&host, crate::model::fixtures::id('b'), 0) {
+                Ok(network) => {
+                    taken.push(network.pools[0].subnet.to_string());
+                    host.networks.push(network);
+                }
+                Err(error) => break error,
+            }
+        };
+        let sixteens = (18..=31).map(|b| format!("172.{b}.0.0/16"));
+        let twenties = (0..16).map(|n| format!("192.168.{}.0/20", n * 16));
+        assert_eq!(taken, sixteens.chain(twenties).collect::<Vec<_>>());
+        assert_eq!(error.field, "--subnet");
+        assert!(error.allowed.contains("give one"));
+    }
+
+    #[test]
+    fn default_subnets_leave_out_what_the_host_uses() {
+        let host = HostView {
+            used: ["172.18.5.0/24", "172.19.0.1/32", "172.20.0.0/14"]
+                .map(|prefix| prefix.parse().unwrap())
+                .into(),
+            ..host()
+        };
+        assert_eq!(
+            made("n", &host).pools[0].subnet.to_string(),
+            "172.24.0.0/16"
+        );
+    }
+
+    #[test]
+    fn ipv6_gets_a_free_64_of_the_hosts_48() {
+        let mut host = host();
+        host.used.push("fd12:3456:789a:1::/64".parse().unwrap());
+        let first = add("n -o parent=eth0 --ipv6", 'b', &mut host);
+        let subnets: Vec<_> = first.pools.iter().map(|p| p.subnet.to_string()).collect();
+        assert_eq!(subnets, ["172.18.0.0/16", "fd12:3456:789a::/64"]);
+        assert_eq!(
+            first.pools[1].gateway.unwrap().to_string(),
+            "fd12:3456:789a::1"
+        );
+        let second = made("m --ipv6 --ipv4=false", &host);
+        assert_eq!(second.pools.len(), 1);
+        assert_eq!(second.pools[0].subnet.to_string(), "fd12:3456:789a:2::/64");
+        // A given one comes first in its family, and the other family's default is added.
+        let third = made("m --ipv6 --subnet fd77::/64", &host);
+        let subnets: Vec<_> = third.pools.iter().map(|p| p.subnet.to_string()).collect();
+        assert_eq!(subnets, ["172.19.0.0/16", "fd77::/64"]);
+    }
+}
