@@ -167,3 +167,72 @@ impl Network {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixtures::{host, made};
+
+    fn plan(line: &str) -> (Option<String>, Option<String>, Option<String>, bool) {
+        let network = made(
+            &format!(
+                "n --ipv6 --subnet 10.1.0.0/24 --subnet 10.2.0.0/16 --subnet fd00::/64 {line}"
+            ),
+            &host(),
+        );
+        let plan = network.address_plan(
+            Some("10.2.0.9".parse().unwrap()),
+            Some("fd00::9".parse().unwrap()),
+        );
+        assert_eq!(plan.v6.unwrap().to_string(), "fd00::9/64");
+        let text = |gateway: Option<IpAddr>| gateway.map(|g| g.to_string());
+        (
+            plan.v4.map(|v4| v4.to_string()),
+            text(plan.gateway4),
+            text(plan.gateway6),
+            plan.device_default,
+        )
+    }
+
+    #[test]
+    fn l2_routes_by_the_gateway_of_the_endpoints_own_subnet() {
+        let expected = (
+            Some("10.2.0.9/16".into()),
+            Some("10.2.0.1".into()),
+            Some("fd00::1".into()),
+            false,
+        );
+        assert_eq!(plan("-o parent=eth0"), expected);
+    }
+
+    #[test]
+    fn l3_routes_by_the_device_even_with_a_gateway() {
+        let expected = (Some("10.2.0.9/16".into()), None, None, true);
+        assert_eq!(plan("-o parent=eth0 -o ipvlan_mode=l3"), expected);
+        assert_eq!(
+            plan("-o parent=eth0 -o ipvlan_mode=l3s --gateway 10.2.0.1"),
+            expected
+        );
+    }
+
+    #[test]
+    fn an_internal_network_has_no_default_route() {
+        let expected = (Some("10.2.0.9/16".into()), None, None, false);
+        for line in [
+            "",
+            "-o ipvlan_mode=l3",
+            "-o parent=eth0 --internal --gateway 10.2.0.1",
+        ] {
+            assert_eq!(plan(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_network_survives_its_stored_form() {
+        let line = "n -o parent=eth0.5 -o ipvlan_mode=l3s --ipv6 --label a=b --mtu 1300 \
+                    --subnet 10.1.0.0/24 --ip-range 10.1.0.0/28 --aux-address x=10.1.0.3";
+        let network = made(line, &host());
+        let text = serde_json::to_string(&network).unwrap();
+        assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), network);
+    }
+}

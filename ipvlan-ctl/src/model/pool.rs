@@ -134,3 +134,57 @@ impl Pool {
         (last - first + 1) - reserved.count() as u128
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(subnet: &str) -> Pool {
+        Pool::new(subnet.parse().unwrap())
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_reservation_has_its_name() {
+        let mut pool = pool("10.1.0.0/24");
+        pool.gateway = Some(address("10.1.0.1"));
+        pool.aux.insert("printer".into(), address("10.1.0.9"));
+        for (text, expected) in [
+            ("10.1.0.0", "the network address"),
+            ("10.1.0.255", "the broadcast address"),
+            ("10.1.0.1", "the gateway"),
+            ("10.1.0.9", "the auxiliary address \"printer\""),
+        ] {
+            let reserved = pool.reserved_as(address(text)).unwrap();
+            assert_eq!(reserved.to_string(), expected);
+        }
+        assert!(!pool.is_reserved(address("10.1.0.2")));
+        let expected = ["10.1.0.0", "10.1.0.1", "10.1.0.9", "10.1.0.255"].map(address);
+        assert!(pool.reserved().into_iter().eq(expected));
+        assert_eq!(pool.capacity(), 252);
+        pool.range = Some("10.1.0.128/25".parse().unwrap());
+        assert_eq!((pool.capacity(), pool.dynamic_capacity()), (252, 127));
+    }
+
+    #[test]
+    fn subnets_of_one_and_two_addresses_reserve_none() {
+        for (subnet, capacity) in [
+            ("10.0.0.0/32", 1),
+            ("10.0.0.0/31", 2),
+            ("10.0.0.0/30", 2),
+            ("fd00::/128", 1),
+            ("fd00::/127", 2),
+            ("fd00::/126", 3),
+            ("255.255.255.0/24", 254),
+        ] {
+            assert_eq!(pool(subnet).capacity(), capacity, "{subnet}");
+        }
+        let anycast = Some(Reserved::Anycast);
+        assert_eq!(pool("fd00::/126").reserved_as(address("fd00::")), anycast);
+        assert_eq!(pool("fd00::/126").reserved_as(address("fd00::3")), None);
+        assert_eq!(pool("8000::/1").capacity(), (1 << 127) - 1);
+    }
+}
