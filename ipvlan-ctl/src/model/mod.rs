@@ -1,12 +1,24 @@
 //! Networks, endpoints and addresses as values: validation and IPAM without any I/O.
 
-pub mod id;
-pub mod invalid;
+mod address;
+#[cfg(test)]
+mod fixtures;
+mod host;
+mod id;
+mod invalid;
 pub mod ipam;
-pub mod network;
+mod network;
+mod options;
+mod parent;
+mod pool;
+pub mod reference;
+mod request;
+mod subnets;
 
+pub use address::Family;
+pub use host::{HostView, LinkView};
 pub use id::Id;
 pub use invalid::Invalid;
-pub use network::{
-    AddressPlan, CreateRequest, Flag, HostView, LinkView, Mode, Network, Parent, Pool,
-};
+pub use network::{AddressPlan, Flag, Mode, Network, Parent};
+pub use pool::{Pool, Reserved};
+pub use request::CreateRequest;

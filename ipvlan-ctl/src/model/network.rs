@@ -1,12 +1,14 @@
-//! What a network is, and how a user's words become one.
+//! What a network is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{Id, Invalid};
+use super::address::Family;
+use super::{Id, Pool};
 
 /// ipvlan mode of the parent's port (`IFLA_IPVLAN_MODE`); one per parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -18,6 +20,28 @@ pub enum Mode {
     L3s,
 }
 
+impl Mode {
+    /// As `-o ipvlan_mode=` and `ip link` spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::L2 => "l2",
+            Self::L3 => "l3",
+            Self::L3s => "l3s",
+        }
+    }
+
+    /// Does the kernel route between slaves (l3, l3s), rather than switch (l2)?
+    pub fn is_l3(self) -> bool {
+        self != Self::L2
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// ipvlan flag of the parent's port (`IFLA_IPVLAN_FLAGS`); one per parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -26,6 +50,23 @@ pub enum Flag {
     Bridge,
     Private,
     Vepa,
+}
+
+impl Flag {
+    /// As `-o ipvlan_flag=` and `ip link` spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Private => "private",
+            Self::Vepa => "vepa",
+        }
+    }
+}
+
+impl fmt::Display for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// The device under a network's slaves, and who made it.
@@ -50,19 +91,6 @@ impl Parent {
             Self::Existing { name } | Self::Vlan { name, .. } | Self::Dummy { name } => name,
         }
     }
-}
-
-/// One subnet of a network with what IPAM must know of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pool {
-    /// Network address and prefix; host bits are zero.
-    pub subnet: IpNetwork,
-    /// `None` where the network needs none (l3, l3s, internal) and none was given.
-    pub gateway: Option<IpAddr>,
-    /// Where dynamic addresses come from; the whole subnet if `None`.
-    pub range: Option<IpNetwork>,
-    /// Reserved by `--aux-address NAME=ADDR`.
-    pub aux: BTreeMap<String, IpAddr>,
 }
 
 /// A network as stored.
@@ -90,53 +118,6 @@ pub struct Network {
     pub options: BTreeMap<String, String>,
 }
 
-/// `network create` as the user said it: nothing parsed yet, so that each error can name its flag.
-#[derive(Debug, Clone, Default)]
-pub struct CreateRequest {
-    pub name: String,
-    /// `-d`; empty or `ipvlan` (or `ipvlan-ctl`).
-    pub driver: Option<String>,
-    pub internal: bool,
-    pub ipv4: Option<bool>,
-    pub ipv6: bool,
-    pub subnets: Vec<String>,
-    pub gateways: Vec<String>,
-    pub ip_ranges: Vec<String>,
-    /// `NAME=ADDR`
-    pub aux_addresses: Vec<String>,
-    /// `KEY=VALUE`
-    pub options: Vec<String>,
-    /// `KEY` or `KEY=VALUE`
-    pub labels: Vec<String>,
-    pub mtu: Option<String>,
-}
-
-/// A link of the host as far as validation needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkView {
-    pub index: u32,
-    pub name: String,
-    /// `IFLA_INFO_KIND`, such as `dummy` or `vlan`; `None` for physical devices and `lo`.
-    pub kind: Option<String>,
-    pub loopback: bool,
-    /// It is an ipvlan slave itself.
-    pub ipvlan: bool,
-    /// Index of the bridge, bond or team it is enslaved to (`IFLA_MASTER`).
-    pub master: Option<u32>,
-    pub mtu: u32,
-}
-
-/// What validation must know of the host and of the networks that exist.
-#[derive(Debug, Clone, Default)]
-pub struct HostView {
-    pub links: Vec<LinkView>,
-    /// Every address and on-link or routed prefix of the host (default routes left out).
-    pub used: Vec<IpNetwork>,
-    pub networks: Vec<Network>,
-    /// 40 random-looking bits of this host, for its ULA /48 (RFC 4193, 3.2).
-    pub ula_seed: [u8; 5],
-}
-
 /// What an endpoint gets on a network: one address per family and its default routes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressPlan {
@@ -150,10 +131,108 @@ pub struct AddressPlan {
     pub device_default: bool,
 }
 
-impl CreateRequest {
-    /// Checks every field against the rules of SEMANTICS and the host, and returns the network
-    /// to be made. `id` and `created` are the caller's, so that this stays a pure function.
-    pub fn resolve(&self, _host: &HostView, _id: Id, _created: u64) -> Result<Network, Invalid> {
-        todo!()
+impl Network {
+    pub fn pools_of(&self, family: Family) -> impl Iterator<Item = &Pool> {
+        self.pools.iter().filter(move |p| p.family() == family)
+    }
+
+    /// The pool whose subnet `address` lies in.
+    pub fn pool_of(&self, address: IpAddr) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.subnet.contains(address))
+    }
+
+    /// Do endpoints get a default route by a gateway? So it is in l2, unless internal: there the
+    /// gateway is the next hop on the wire; l3 and l3s route by the device.
+    pub fn needs_gateway(&self) -> bool {
+        self.mode == Mode::L2 && !self.internal
+    }
+
+    /// What an endpoint with these addresses, each in one of the pools, is given.
+    pub fn address_plan(&self, v4: Option<IpAddr>, v6: Option<IpAddr>) -> AddressPlan {
+        let with_prefix = |address: Option<IpAddr>| {
+            let address = address?;
+            let prefix = self.pool_of(address)?.subnet.prefix();
+            Some(IpNetwork::new(address, prefix).expect("the prefix of a pool fits its family"))
+        };
+        let gateway = |address: Option<IpAddr>| {
+            let gateway = self.pool_of(address?)?.gateway?;
+            self.needs_gateway().then_some(gateway)
+        };
+        AddressPlan {
+            v4: with_prefix(v4),
+            v6: with_prefix(v6),
+            gateway4: gateway(v4),
+            gateway6: gateway(v6),
+            device_default: self.mode.is_l3() && !self.internal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixtures::{host, made};
+
+    fn plan(line: &str) -> (Option<String>, Option<String>, Option<String>, bool) {
+        let network = made(
+            &format!(
+                "n --ipv6 --subnet 10.1.0.0/24 --subnet 10.2.0.0/16 --subnet fd00::/64 {line}"
+            ),
+            &host(),
+        );
+        let plan = network.address_plan(
+            Some("10.2.0.9".parse().unwrap()),
+            Some("fd00::9".parse().unwrap()),
+        );
+        assert_eq!(plan.v6.unwrap().to_string(), "fd00::9/64");
+        let text = |gateway: Option<IpAddr>| gateway.map(|g| g.to_string());
+        (
+            plan.v4.map(|v4| v4.to_string()),
+            text(plan.gateway4),
+            text(plan.gateway6),
+            plan.device_default,
+        )
+    }
+
+    #[test]
+    fn l2_routes_by_the_gateway_of_the_endpoints_own_subnet() {
+        let expected = (
+            Some("10.2.0.9/16".into()),
+            Some("10.2.0.1".into()),
+            Some("fd00::1".into()),
+            false,
+        );
+        assert_eq!(plan("-o parent=eth0"), expected);
+    }
+
+    #[test]
+    fn l3_routes_by_the_device_even_with_a_gateway() {
+        let expected = (Some("10.2.0.9/16".into()), None, None, true);
+        assert_eq!(plan("-o parent=eth0 -o ipvlan_mode=l3"), expected);
+        assert_eq!(
+            plan("-o parent=eth0 -o ipvlan_mode=l3s --gateway 10.2.0.1"),
+            expected
+        );
+    }
+
+    #[test]
+    fn an_internal_network_has_no_default_route() {
+        let expected = (Some("10.2.0.9/16".into()), None, None, false);
+        for line in [
+            "",
+            "-o ipvlan_mode=l3",
+            "-o parent=eth0 --internal --gateway 10.2.0.1",
+        ] {
+            assert_eq!(plan(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_network_survives_its_stored_form() {
+        let line = "n -o parent=eth0.5 -o ipvlan_mode=l3s --ipv6 --label a=b --mtu 1300 \
+                    --subnet 10.1.0.0/24 --ip-range 10.1.0.0/28 --aux-address x=10.1.0.3";
+        let network = made(line, &host());
+        let text = serde_json::to_string(&network).unwrap();
+        assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), network);
     }
 }
