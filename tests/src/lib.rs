@@ -1,1 +1,75 @@
+//! What the kernel tests share. They run as root inside a VM, by `cargo xtask test`.
 
+mod lab;
+
+use std::process::{Command, Output};
+
+pub use lab::{Counters, Figures, Lab, Namespace, detach_all_programs, snapshot};
+
+/// The kernel that this test runs on, as in the matrix: "6.1", "6.12" or "7".
+///
+/// Panics where no such kernel was booted: a kernel test that is run elsewhere fails.
+pub fn kernel() -> String {
+    match std::env::var("IPVLAN_TEST_KERNEL") {
+        Ok(kernel) => kernel,
+        Err(_) => panic!("a kernel test outside its VM: run it by `cargo xtask test`"),
+    }
+}
+
+/// Runs a shell script and returns its output; panics where it fails.
+pub fn sh(script: &str) -> String {
+    let output = Command::new("sh").args(["-ec", script]).output().expect("sh starts");
+    assert!(
+        output.status.success(),
+        "`{script}` ended with {}: {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("output is text")
+}
+
+/// Does this shell script succeed?
+pub fn succeeds(script: &str) -> bool {
+    Command::new("sh").args(["-ec", script]).output().expect("sh starts").status.success()
+}
+
+/// The program under test, with these words.
+pub fn ctl_command<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
+    kernel();
+    let program = std::env::var("IPVLAN_CTL").expect("IPVLAN_CTL names the program under test");
+    let mut command = Command::new(program);
+    command.args(words);
+    command
+}
+
+/// Runs `ipvlan-ctl` with a line's words and returns what it printed; panics where it fails.
+pub fn ctl(line: &str) -> String {
+    let output = ctl_output(line);
+    assert!(
+        output.status.success(),
+        "`ipvlan-ctl {line}` ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("output is text")
+}
+
+/// Runs `ipvlan-ctl` with a line's words, whatever comes of it.
+pub fn ctl_output(line: &str) -> Output {
+    ctl_command(line.split_whitespace()).output().expect("ipvlan-ctl starts")
+}
+
+/// Runs `ipvlan-ctl`, which must refuse with exit code 1, one line on stderr that holds all of
+/// `words`, and nothing changed on the host.
+pub fn refused(line: &str, words: &[&str]) {
+    let before = snapshot();
+    let output = ctl_output(line);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "`ipvlan-ctl {line}`: {message}");
+    assert_eq!(message.lines().count(), 1, "one line for `ipvlan-ctl {line}`: {message}");
+    for word in words {
+        assert!(message.contains(word), "{word:?} in the error of `ipvlan-ctl {line}`: {message}");
+    }
+    assert_eq!(snapshot(), before, "`ipvlan-ctl {line}` changed something");
+}

@@ -1,20 +1,63 @@
 //! The eBPF side: programs loaded and pinned once per host, map entries, links and figures.
 //!
 //! Everything here is idempotent: the engine may repeat any call after a crash.
+//!
+//! Pins, under a root folder in a bpffs:
+//!
+//! ```text
+//! ROOT/abi1/ENDPOINTS …               maps
+//! ROOT/abi1/endpoint_egress …         programs
+//! ROOT/links/slot-7-egress            TCX links of the endpoint in slot 7
+//! ROOT/links/parent-2-ingress         TCX links of the parent with ifindex 2
+//! ```
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+mod clsact;
+mod figures;
+mod hook;
+mod pins;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use ipnetwork::IpNetwork;
+use ipvlan_common::{Address, AddressKey, AddressRecord, Endpoint, EndpointFlags, SubnetKey};
 use thiserror::Error;
 
-use crate::kernel::Netns;
+pub use figures::{Figure, Figures};
+
+use crate::kernel::{Netns, NetnsError};
+use hook::{Hook, Owner};
 
 #[derive(Debug, Error)]
 pub enum DatapathError {
-    #[error("{what}: {why}")]
-    Failed { what: String, why: String },
+    #[error("{path} is not on a BPF filesystem: mount one with `mount -t bpf bpf /sys/fs/bpf`")]
+    NotBpffs { path: PathBuf },
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot load the eBPF programs: {0}")]
+    Load(String),
+    #[error("cannot {what} map {name}: {source}")]
+    Map {
+        what: &'static str,
+        name: &'static str,
+        source: MapError,
+    },
+    #[error("cannot attach {program} to {device}: {why}")]
+    Attach {
+        program: &'static str,
+        device: String,
+        why: String,
+    },
+    #[error("cannot detach from {device}: {why}")]
+    Detach { device: String, why: String },
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
 }
 
 type Result<T> = std::result::Result<T, DatapathError>;
@@ -24,12 +67,28 @@ type Result<T> = std::result::Result<T, DatapathError>;
 pub struct NetworkPolicy {
     /// Small integer unique among the host's networks (the store's row number).
     pub number: u32,
-    pub parent_index: u32,
     pub subnets: Vec<IpNetwork>,
     pub internal: bool,
     pub host_access: bool,
-    pub l3: bool,
+    /// Other networks may use the same parent.
+    pub shared: bool,
     pub vepa: bool,
+    pub l3s: bool,
+}
+
+impl NetworkPolicy {
+    fn flags(&self) -> u32 {
+        [
+            (self.internal, EndpointFlags::INTERNAL),
+            (self.host_access, EndpointFlags::HOST_ACCESS),
+            (self.shared, EndpointFlags::SHARED),
+            (self.vepa, EndpointFlags::VEPA),
+            (self.l3s, EndpointFlags::L3S),
+        ]
+        .into_iter()
+        .filter(|(set, _)| *set)
+        .fold(EndpointFlags::PRESENT, |flags, (_, flag)| flags | flag)
+    }
 }
 
 /// What the programs must know of an endpoint.
@@ -37,7 +96,7 @@ pub struct NetworkPolicy {
 pub struct EndpointPolicy {
     /// Slot in the maps, `0..MAX_ENDPOINTS`; the slave's ifindex is `FIRST_IFINDEX + slot`.
     pub slot: u32,
-    pub network: u32,
+    /// Ifindex of the parent in the controller's namespace.
     pub parent_index: u32,
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,
@@ -45,23 +104,23 @@ pub struct EndpointPolicy {
     pub link_local: Option<Ipv6Addr>,
 }
 
-/// Packets and bytes of one direction, as the slave's own kernel counters have them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Figure {
-    pub packets: u64,
-    pub bytes: u64,
+impl EndpointPolicy {
+    fn addresses(&self) -> impl Iterator<Item = AddressKey> {
+        [
+            self.v4.map(Address::from),
+            self.v6.map(Address::from),
+            self.link_local.map(Address::from),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|address| AddressKey {
+            parent: self.parent_index,
+            address,
+        })
+    }
 }
 
-/// Figures of one endpoint since it was attached.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Figures {
-    pub rx: Figure,
-    pub tx: Figure,
-    /// Dropped packets by reason (`ipvlan_common::Reason::name`); only reasons that occurred.
-    pub drops: BTreeMap<&'static str, u64>,
-}
-
-/// The programs and maps of this host, open.
+/// The programs and maps of this host.
 #[derive(Debug)]
 pub struct Datapath {
     root: PathBuf,
@@ -69,78 +128,227 @@ pub struct Datapath {
 
 impl Datapath {
     /// First ifindex of slaves: slot `n` is ifindex `FIRST_IFINDEX + n` in its namespace.
-    pub const FIRST_IFINDEX: u32 = 100_000;
-    pub const MAX_ENDPOINTS: u32 = 16_384;
+    pub const FIRST_IFINDEX: u32 = ipvlan_common::FIRST_IFINDEX;
+    pub const MAX_ENDPOINTS: u32 = ipvlan_common::MAX_ENDPOINTS;
 
     /// Opens the pinned programs and maps under `root` (a folder of a bpffs, mounted if need
     /// be), loading and pinning them first where this host has none yet. Many processes may
     /// call this at once.
-    pub fn open(_root: &Path) -> Result<Self> {
-        todo!()
+    pub fn open(root: &Path) -> Result<Self> {
+        pins::ensure(root)?;
+        Ok(Self {
+            root: root.to_owned(),
+        })
+    }
+
+    /// Opens what is pinned, if anything is: for reading figures.
+    pub fn open_existing(root: &Path) -> Option<Self> {
+        pins::exist(root).then(|| Self {
+            root: root.to_owned(),
+        })
     }
 
     /// Attaches the parent programs to a device of the current namespace.
-    pub fn attach_parent(&self, _index: u32, _name: &str) -> Result<()> {
-        todo!()
+    pub fn attach_parent(&self, index: u32, name: &str) -> Result<()> {
+        hook::attach(&self.root, Owner::Parent(index), name)
     }
 
     /// Detaches them; the device may be gone already.
-    pub fn detach_parent(&self, _index: u32, _name: &str) -> Result<()> {
-        todo!()
+    pub fn detach_parent(&self, index: u32, name: &str) -> Result<()> {
+        hook::detach(&self.root, Owner::Parent(index), Some(name))
     }
 
     /// Are the parent programs attached to this device?
-    pub fn parent_attached(&self, _index: u32, _name: &str) -> Result<bool> {
-        todo!()
+    pub fn parent_attached(&self, _index: u32, name: &str) -> Result<bool> {
+        hook::attached(&self.root, &Hook::PARENT, name)
     }
 
-    pub fn put_network(&self, _network: &NetworkPolicy) -> Result<()> {
-        todo!()
+    pub fn put_network(&self, network: &NetworkPolicy) -> Result<()> {
+        let mut subnets: LpmTrie<MapData, SubnetKey, u32> = self.map("SUBNETS")?;
+        for subnet in &network.subnets {
+            subnets
+                .insert(&subnet_key(network.number, subnet), network.number, 0)
+                .map_err(map_error("write", "SUBNETS"))?;
+        }
+        Ok(())
     }
 
-    pub fn remove_network(&self, _network: &NetworkPolicy) -> Result<()> {
-        todo!()
+    pub fn remove_network(&self, network: &NetworkPolicy) -> Result<()> {
+        let mut subnets: LpmTrie<MapData, SubnetKey, u32> = self.map("SUBNETS")?;
+        for subnet in &network.subnets {
+            absent_is_fine(
+                subnets.remove(&subnet_key(network.number, subnet)),
+                "SUBNETS",
+            )?;
+        }
+        Ok(())
     }
 
-    /// Writes the endpoint's map entries with figures at zero.
-    pub fn put_endpoint(&self, _endpoint: &EndpointPolicy) -> Result<()> {
-        todo!()
+    /// Writes the endpoint's map entries, with figures at zero.
+    pub fn put_endpoint(&self, network: &NetworkPolicy, endpoint: &EndpointPolicy) -> Result<()> {
+        figures::reset(self, endpoint.slot)?;
+        let flags = network.flags();
+        let v6 = |address: Option<Ipv6Addr>| address.map_or(Address::UNSPECIFIED, Into::into);
+        let record = Endpoint {
+            flags,
+            network: network.number,
+            parent: endpoint.parent_index,
+            v4: endpoint.v4.map_or(Address::UNSPECIFIED, Into::into),
+            v6: v6(endpoint.v6),
+            link_local: v6(endpoint.link_local),
+        };
+        self.set_record(endpoint.slot, record)?;
+        let mut addresses: HashMap<MapData, AddressKey, AddressRecord> = self.map("ADDRESSES")?;
+        let owner = AddressRecord {
+            slot: endpoint.slot,
+            network: network.number,
+            flags,
+        };
+        for key in endpoint.addresses() {
+            addresses
+                .insert(key, owner, 0)
+                .map_err(map_error("write", "ADDRESSES"))?;
+        }
+        Ok(())
     }
 
-    /// Attaches the endpoint programs to its slave, `ifname` in `netns`. Spawns the thread
-    /// that enters the namespace itself.
-    pub fn attach_endpoint(&self, _slot: u32, _netns: &Netns, _ifname: &str) -> Result<()> {
-        todo!()
+    /// Attaches the endpoint programs to its slave, `ifname` in `netns`, from a thread inside.
+    pub fn attach_endpoint(&self, slot: u32, netns: &Netns, ifname: &str) -> Result<()> {
+        netns.run(|| hook::attach(&self.root, Owner::Endpoint(slot), ifname))?
+    }
+
+    /// Are the endpoint programs attached to this slave?
+    pub fn endpoint_attached(&self, netns: &Netns, ifname: &str) -> Result<bool> {
+        netns.run(|| hook::attached(&self.root, &Hook::ENDPOINT, ifname))?
     }
 
     /// Removes the endpoint's links and map entries; its slave may be gone already.
-    pub fn remove_endpoint(&self, _endpoint: &EndpointPolicy) -> Result<()> {
-        todo!()
+    pub fn remove_endpoint(&self, endpoint: &EndpointPolicy) -> Result<()> {
+        hook::detach(&self.root, Owner::Endpoint(endpoint.slot), None)?;
+        let mut addresses: HashMap<MapData, AddressKey, AddressRecord> = self.map("ADDRESSES")?;
+        for key in endpoint.addresses() {
+            // After a crash the address may have a new owner already.
+            if addresses
+                .get(&key, 0)
+                .is_ok_and(|owner| owner.slot == endpoint.slot)
+            {
+                absent_is_fine(addresses.remove(&key), "ADDRESSES")?;
+            }
+        }
+        self.set_record(endpoint.slot, Endpoint::ABSENT)?;
+        figures::reset(self, endpoint.slot)
     }
 
-    /// Slots that have a pinned link, for repair.
-    pub fn attached_slots(&self) -> Result<Vec<u32>> {
-        todo!()
+    /// Slots that own an address or a link, for repair.
+    pub fn used_slots(&self) -> Result<Vec<u32>> {
+        let addresses: HashMap<MapData, AddressKey, AddressRecord> = self.map("ADDRESSES")?;
+        let mut slots = hook::linked_slots(&self.root)?;
+        for entry in addresses.iter() {
+            let (_, owner) = entry.map_err(map_error("read", "ADDRESSES"))?;
+            slots.push(owner.slot);
+        }
+        slots.sort_unstable();
+        slots.dedup();
+        Ok(slots)
+    }
+
+    /// Removes whatever the datapath holds of a slot that the store does not know.
+    pub fn clear_slot(&self, slot: u32) -> Result<()> {
+        let addresses: HashMap<MapData, AddressKey, AddressRecord> = self.map("ADDRESSES")?;
+        let stale: Vec<AddressKey> = addresses
+            .iter()
+            .filter_map(|entry| entry.ok())
+            .filter(|(_, owner)| owner.slot == slot)
+            .map(|(key, _)| key)
+            .collect();
+        let mut addresses = addresses;
+        for key in stale {
+            absent_is_fine(addresses.remove(&key), "ADDRESSES")?;
+        }
+        let nothing = EndpointPolicy {
+            slot,
+            parent_index: 0,
+            v4: None,
+            v6: None,
+            link_local: None,
+        };
+        self.remove_endpoint(&nothing)
     }
 
     /// The host's own addresses: what endpoints may not talk to.
-    pub fn set_host_addresses(&self, _addresses: &[std::net::IpAddr]) -> Result<()> {
-        todo!()
+    pub fn set_host_addresses(&self, wanted: &[IpAddr]) -> Result<()> {
+        let wanted: Vec<Address> = wanted.iter().copied().map(Into::into).collect();
+        let mut map: HashMap<MapData, Address, u32> = self.map("HOST_ADDRESSES")?;
+        let present: Vec<Address> = map
+            .keys()
+            .collect::<std::result::Result<_, _>>()
+            .map_err(map_error("read", "HOST_ADDRESSES"))?;
+        for address in wanted.iter().filter(|address| !present.contains(address)) {
+            map.insert(address, 1, 0)
+                .map_err(map_error("write", "HOST_ADDRESSES"))?;
+        }
+        for address in present.iter().filter(|address| !wanted.contains(address)) {
+            absent_is_fine(map.remove(address), "HOST_ADDRESSES")?;
+        }
+        Ok(())
     }
 
     /// Figures of these slots, in their order.
-    pub fn figures(&self, _slots: &[u32]) -> Result<Vec<Figures>> {
-        todo!()
+    pub fn figures(&self, slots: &[u32]) -> Result<Vec<Figures>> {
+        figures::read(self, slots)
     }
 
     /// Drops by reason that belong to no endpoint, of the parent with this ifindex.
-    pub fn parent_drops(&self, _index: u32) -> Result<BTreeMap<&'static str, u64>> {
-        todo!()
+    pub fn parent_drops(&self, index: u32) -> Result<figures::Drops> {
+        figures::parent_drops(self, index)
     }
 
-    /// Removes pins and, when the folder is then empty, the folder: after the last network.
-    pub fn unpin_all(&self) -> Result<()> {
-        let _ = &self.root;
-        todo!()
+    /// Removes every pin and the folder: after the last network.
+    pub fn unpin_all(self) -> Result<()> {
+        pins::remove_all(&self.root)
+    }
+
+    fn set_record(&self, slot: u32, record: Endpoint) -> Result<()> {
+        let mut endpoints: Array<MapData, Endpoint> = self.map("ENDPOINTS")?;
+        endpoints
+            .set(slot, record, 0)
+            .map_err(map_error("write", "ENDPOINTS"))
+    }
+
+    fn map<M: TryFrom<Map, Error = MapError>>(&self, name: &'static str) -> Result<M> {
+        MapData::from_pin(pins::abi_folder(&self.root).join(name))
+            .and_then(Map::from_map_data)
+            .and_then(M::try_from)
+            .map_err(map_error("open", name))
+    }
+}
+
+/// The network's number is part of the prefix, so that each network has a trie of its own.
+fn subnet_key(network: u32, subnet: &IpNetwork) -> Key<SubnetKey> {
+    let prefix = match subnet {
+        IpNetwork::V4(v4) => 96 + u32::from(v4.prefix()),
+        IpNetwork::V6(v6) => u32::from(v6.prefix()),
+    };
+    Key::new(
+        32 + prefix,
+        SubnetKey {
+            network,
+            address: subnet.network().into(),
+        },
+    )
+}
+
+fn map_error(what: &'static str, name: &'static str) -> impl Fn(MapError) -> DatapathError {
+    move |source| DatapathError::Map { what, name, source }
+}
+
+/// Removing what is not there is no error: an undo may run twice.
+fn absent_is_fine(removed: std::result::Result<(), MapError>, name: &'static str) -> Result<()> {
+    match removed {
+        Err(MapError::SyscallError(e)) if e.io_error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other.map_err(map_error("delete from", name)),
     }
 }

@@ -1,0 +1,203 @@
+//! The parser: an Ethernet frame to the facts that policy asks for.
+
+use crate::Address;
+
+/// A frame's bytes, wherever they are: a socket buffer or a slice.
+pub trait Bytes {
+    /// `N` bytes from `offset`, `None` past the end. `offset` is a constant where this is used.
+    fn head<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// The same for an offset that was read from the frame.
+    fn at<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+}
+
+impl Bytes for [u8] {
+    fn head<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..offset.checked_add(N)?)?.try_into().ok()
+    }
+
+    fn at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.head(offset)
+    }
+}
+
+/// What a frame carries; also the index of its counter.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4 = 0,
+    V6 = 1,
+    Arp = 2,
+    Other = 3,
+}
+
+/// What an IPv6 packet says about the neighbourhood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbour {
+    None,
+    /// Neighbour solicitation (RFC 4861, 4.3) for this target.
+    Solicitation(Address),
+    /// Neighbour advertisement (RFC 4861, 4.4): the sender claims this target.
+    Advertisement(Address),
+    /// Router advertisement or redirect (RFC 4861, 4.2 and 4.5): for routers only.
+    Router,
+    /// Multicast listener report or done (RFC 2710, RFC 3810).
+    Listener,
+}
+
+/// Headers that are cut short or contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    pub family: Family,
+    /// EtherType, host order.
+    pub ethertype: u16,
+    /// Sender protocol address of ARP; `::` for [`Family::Other`].
+    pub source: Address,
+    /// Target protocol address of ARP; `::` for [`Family::Other`].
+    pub destination: Address,
+    /// The Ethernet destination is a group address.
+    pub group: bool,
+    /// Ethernet source and destination are the same: all slaves share their parent's address,
+    /// so this never comes from another station.
+    pub looped: bool,
+    pub neighbour: Neighbour,
+}
+
+const ETHERNET: usize = 14;
+const IPV6: usize = ETHERNET + 40;
+
+/// More extension headers than this are not worth a packet (RFC 8200 names six kinds).
+const MAX_EXTENSIONS: usize = 6;
+
+impl Packet {
+    /// Parses a frame that begins with its Ethernet header. A non-IP frame is
+    /// [`Family::Other`], not an error.
+    #[inline(always)]
+    pub fn parse<B: Bytes + ?Sized>(frame: &B) -> Result<Self, Malformed> {
+        let ethernet: [u8; ETHERNET] = frame.head(0).ok_or(Malformed)?;
+        let ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
+        let mut packet = Self {
+            family: Family::Other,
+            ethertype,
+            source: Address::UNSPECIFIED,
+            destination: Address::UNSPECIFIED,
+            group: ethernet[0] & 1 != 0,
+            looped: same_station(&ethernet),
+            neighbour: Neighbour::None,
+        };
+        match ethertype {
+            0x0800 => packet.parse_v4(frame)?,
+            0x86dd => packet.parse_v6(frame)?,
+            0x0806 => packet.parse_arp(frame)?,
+            _ => {}
+        }
+        Ok(packet)
+    }
+
+    #[inline(always)]
+    fn parse_v4<B: Bytes + ?Sized>(&mut self, frame: &B) -> Result<(), Malformed> {
+        let ip: [u8; 20] = frame.head(ETHERNET).ok_or(Malformed)?;
+        if ip[0] >> 4 != 4 || ip[0] & 0xf < 5 {
+            return Err(Malformed);
+        }
+        self.family = Family::V4;
+        self.source = Address::v4([ip[12], ip[13], ip[14], ip[15]]);
+        self.destination = Address::v4([ip[16], ip[17], ip[18], ip[19]]);
+        Ok(())
+    }
+
+    /// RFC 826 for Ethernet and IPv4; no other hardware or protocol is Ethernet ARP.
+    #[inline(always)]
+    fn parse_arp<B: Bytes + ?Sized>(&mut self, frame: &B) -> Result<(), Malformed> {
+        let arp: [u8; 28] = frame.head(ETHERNET).ok_or(Malformed)?;
+        if [arp[0], arp[1], arp[2], arp[3], arp[4], arp[5]] != [0, 1, 8, 0, 6, 4] {
+            return Err(Malformed);
+        }
+        self.family = Family::Arp;
+        self.source = Address::v4([arp[14], arp[15], arp[16], arp[17]]);
+        self.destination = Address::v4([arp[24], arp[25], arp[26], arp[27]]);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn parse_v6<B: Bytes + ?Sized>(&mut self, frame: &B) -> Result<(), Malformed> {
+        let fixed: [u8; 8] = frame.head(ETHERNET).ok_or(Malformed)?;
+        if fixed[0] >> 4 != 6 {
+            return Err(Malformed);
+        }
+        self.family = Family::V6;
+        self.source = Address::v6(frame.head(ETHERNET + 8).ok_or(Malformed)?);
+        self.destination = Address::v6(frame.head(ETHERNET + 24).ok_or(Malformed)?);
+        self.neighbour = neighbour(frame, fixed[6])?;
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn same_station(ethernet: &[u8; ETHERNET]) -> bool {
+    let mut difference = 0;
+    let mut i = 0;
+    while i < 6 {
+        difference |= ethernet[i] ^ ethernet[i + 6];
+        i += 1;
+    }
+    difference == 0
+}
+
+/// Walks the extension headers (RFC 8200, 4) to an ICMPv6 message. A later fragment has none:
+/// receivers take no neighbour discovery out of fragments (RFC 6980).
+#[inline(always)]
+fn neighbour<B: Bytes + ?Sized>(frame: &B, first: u8) -> Result<Neighbour, Malformed> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const ICMPV6: u8 = 58;
+    const DESTINATION: u8 = 60;
+    const MOBILITY: u8 = 135;
+
+    let mut header = first;
+    let mut offset = IPV6;
+    for _ in 0..=MAX_EXTENSIONS {
+        match header {
+            ICMPV6 => {
+                let [kind] = frame.at(offset).ok_or(Malformed)?;
+                return Ok(match kind {
+                    135 => Neighbour::Solicitation(target(frame, offset)?),
+                    136 => Neighbour::Advertisement(target(frame, offset)?),
+                    134 | 137 => Neighbour::Router,
+                    131 | 132 | 143 => Neighbour::Listener,
+                    _ => Neighbour::None,
+                });
+            }
+            HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY => {
+                let [next, length] = frame.at(offset).ok_or(Malformed)?;
+                header = next;
+                offset += (length as usize + 1) * 8;
+            }
+            AUTHENTICATION => {
+                let [next, length] = frame.at(offset).ok_or(Malformed)?;
+                header = next;
+                offset += (length as usize + 2) * 4;
+            }
+            FRAGMENT => {
+                let [next, _, high, low] = frame.at(offset).ok_or(Malformed)?;
+                if u16::from_be_bytes([high, low]) >> 3 != 0 {
+                    return Ok(Neighbour::None);
+                }
+                header = next;
+                offset += 8;
+            }
+            _ => return Ok(Neighbour::None),
+        }
+    }
+    Err(Malformed)
+}
+
+#[inline(always)]
+fn target<B: Bytes + ?Sized>(frame: &B, icmp: usize) -> Result<Address, Malformed> {
+    Ok(Address::v6(frame.at(icmp + 8).ok_or(Malformed)?))
+}

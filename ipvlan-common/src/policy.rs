@@ -1,0 +1,74 @@
+//! Policy that needs nothing but the endpoint's record and the packet.
+
+use crate::{Address, Endpoint, Family, Neighbour, Packet, Reason};
+
+/// May this endpoint send this packet as far as its own identity goes: does it speak from, and
+/// claim, only the addresses that it was given?
+#[inline(always)]
+pub fn may_speak(endpoint: &Endpoint, packet: &Packet) -> Result<(), Reason> {
+    match packet.family {
+        Family::V4 if has(endpoint.v4, packet.source) => Ok(()),
+        Family::V4 => Err(Reason::SpoofedSource),
+        Family::Arp if has(endpoint.v4, packet.source) => Ok(()),
+        // A probe for its own address (RFC 5227, 2.1.1).
+        Family::Arp
+            if packet.source == Address::UNSPECIFIED_V4 && has(endpoint.v4, packet.destination) =>
+        {
+            Ok(())
+        }
+        Family::Arp => Err(Reason::SpoofedNeighbour),
+        Family::V6 => may_speak_v6(endpoint, packet),
+        Family::Other => Err(Reason::UnknownProtocol),
+    }
+}
+
+#[inline(always)]
+fn may_speak_v6(endpoint: &Endpoint, packet: &Packet) -> Result<(), Reason> {
+    let own = |address| has(endpoint.v6, address) || has(endpoint.link_local, address);
+    match packet.neighbour {
+        Neighbour::Router => return Err(Reason::SpoofedNeighbour),
+        Neighbour::Advertisement(target) if !own(target) => return Err(Reason::SpoofedNeighbour),
+        // Duplicate address detection (RFC 4862, 5.4.2) and reports sent before an address is
+        // valid (RFC 3590) come from `::`.
+        Neighbour::Solicitation(target) if packet.source == Address::UNSPECIFIED => {
+            return if own(target) {
+                Ok(())
+            } else {
+                Err(Reason::SpoofedNeighbour)
+            };
+        }
+        Neighbour::Listener
+            if packet.source == Address::UNSPECIFIED && endpoint.v6 != Address::UNSPECIFIED =>
+        {
+            return Ok(());
+        }
+        _ => {}
+    }
+    if own(packet.source) {
+        Ok(())
+    } else {
+        Err(Reason::SpoofedSource)
+    }
+}
+
+/// Is `address` this one of the endpoint's addresses? `::` stands for none.
+#[inline(always)]
+fn has(mine: Address, address: Address) -> bool {
+    mine == address && mine != Address::UNSPECIFIED
+}
+
+/// May an internal network's endpoint hear or be heard at this address? `inside` tells whether
+/// the network's subnets hold an address; link-scope groups and link-local addresses always
+/// belong to the link itself.
+#[inline(always)]
+pub fn may_hear(address: Address, inside: impl Fn(Address) -> bool) -> Result<(), Reason> {
+    if address.is_link_scope_group()
+        || address.is_link_local()
+        || address.is_unspecified()
+        || inside(address)
+    {
+        Ok(())
+    } else {
+        Err(Reason::OutsideInternal)
+    }
+}

@@ -1,0 +1,295 @@
+//! The parser and the policy on frames built by hand and on arbitrary bytes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipvlan_common::{
+    Address, Endpoint, EndpointFlags, Family, Malformed, Neighbour, Packet, Reason, may_hear,
+    may_speak,
+};
+use proptest::prelude::*;
+
+const OWN4: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 10);
+const OTHER4: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 11);
+const OWN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 10);
+const OTHER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 11);
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 10);
+
+fn endpoint() -> Endpoint {
+    Endpoint {
+        flags: EndpointFlags::PRESENT,
+        v4: OWN4.into(),
+        v6: OWN6.into(),
+        link_local: LINK_LOCAL.into(),
+        ..Endpoint::ABSENT
+    }
+}
+
+fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2];
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+fn v4(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    let mut ip = vec![0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0];
+    ip.extend(source.octets());
+    ip.extend(destination.octets());
+    ethernet(0x0800, &ip)
+}
+
+fn arp(sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let mut arp = vec![0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 2];
+    arp.extend(sender.octets());
+    arp.extend([0; 6]);
+    arp.extend(target.octets());
+    ethernet(0x0806, &arp)
+}
+
+fn v6(source: Ipv6Addr, destination: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut ip = vec![0x60, 0, 0, 0];
+    ip.extend((payload.len() as u16).to_be_bytes());
+    ip.extend([next, 255]);
+    ip.extend(source.octets());
+    ip.extend(destination.octets());
+    ip.extend(payload);
+    ethernet(0x86dd, &ip)
+}
+
+fn icmpv6(kind: u8, target: Ipv6Addr) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    message.extend(target.octets());
+    message
+}
+
+/// An extension header of 8 bytes times `length + 1`.
+fn extension(next: u8, length: u8, payload: &[u8]) -> Vec<u8> {
+    let mut header = vec![next, length];
+    header.resize((usize::from(length) + 1) * 8, 0);
+    header.extend(payload);
+    header
+}
+
+fn speak(frame: &[u8]) -> Result<(), Reason> {
+    may_speak(&endpoint(), &Packet::parse(frame).expect("well-formed"))
+}
+
+#[test]
+fn an_endpoint_speaks_from_its_own_addresses_only() {
+    assert_eq!(speak(&v4(OWN4, OTHER4)), Ok(()));
+    assert_eq!(speak(&v4(OTHER4, OWN4)), Err(Reason::SpoofedSource));
+    assert_eq!(
+        speak(&v4(Ipv4Addr::UNSPECIFIED, OTHER4)),
+        Err(Reason::SpoofedSource)
+    );
+    assert_eq!(speak(&v6(OWN6, OTHER6, 17, &[])), Ok(()));
+    assert_eq!(speak(&v6(LINK_LOCAL, OTHER6, 17, &[])), Ok(()));
+    assert_eq!(
+        speak(&v6(OTHER6, OWN6, 17, &[])),
+        Err(Reason::SpoofedSource)
+    );
+    assert_eq!(
+        speak(&v6(Ipv6Addr::UNSPECIFIED, OWN6, 17, &[])),
+        Err(Reason::SpoofedSource)
+    );
+}
+
+#[test]
+fn a_v4_mapped_source_in_ipv6_is_not_the_v4_address() {
+    // Both have the same 16 bytes as a map key, but an endpoint without such a v6 address must
+    // not send them.
+    assert_eq!(
+        speak(&v6(OWN4.to_ipv6_mapped(), OTHER6, 17, &[])),
+        Err(Reason::SpoofedSource)
+    );
+}
+
+#[test]
+fn an_endpoint_without_a_family_does_not_speak_it() {
+    let v4_only = Endpoint {
+        v6: Address::UNSPECIFIED,
+        link_local: Address::UNSPECIFIED,
+        ..endpoint()
+    };
+    for source in [OWN6, Ipv6Addr::UNSPECIFIED] {
+        let frame = v6(source, OTHER6, 17, &[]);
+        let packet = Packet::parse(&frame[..]).unwrap();
+        assert_eq!(may_speak(&v4_only, &packet), Err(Reason::SpoofedSource));
+    }
+    let report = v6(Ipv6Addr::UNSPECIFIED, OTHER6, 58, &[143, 0, 0, 0]);
+    let packet = Packet::parse(&report[..]).unwrap();
+    assert_eq!(may_speak(&v4_only, &packet), Err(Reason::SpoofedSource));
+}
+
+#[test]
+fn arp_claims_are_the_endpoints_own() {
+    assert_eq!(speak(&arp(OWN4, OTHER4)), Ok(()));
+    assert_eq!(speak(&arp(OWN4, OWN4)), Ok(()), "an announcement");
+    assert_eq!(
+        speak(&arp(Ipv4Addr::UNSPECIFIED, OWN4)),
+        Ok(()),
+        "a probe for its own address"
+    );
+    assert_eq!(
+        speak(&arp(Ipv4Addr::UNSPECIFIED, OTHER4)),
+        Err(Reason::SpoofedNeighbour),
+        "a probe for another's"
+    );
+    assert_eq!(speak(&arp(OTHER4, OWN4)), Err(Reason::SpoofedNeighbour));
+}
+
+#[test]
+fn neighbour_discovery_claims_are_the_endpoints_own() {
+    let none = Ipv6Addr::UNSPECIFIED;
+    let cases = [
+        (OWN6, 135, OTHER6, Ok(())),
+        (none, 135, OWN6, Ok(())),
+        (none, 135, OTHER6, Err(Reason::SpoofedNeighbour)),
+        (OWN6, 136, OWN6, Ok(())),
+        (OWN6, 136, LINK_LOCAL, Ok(())),
+        (OWN6, 136, OTHER6, Err(Reason::SpoofedNeighbour)),
+        (LINK_LOCAL, 134, OWN6, Err(Reason::SpoofedNeighbour)),
+        (LINK_LOCAL, 137, OWN6, Err(Reason::SpoofedNeighbour)),
+        (LINK_LOCAL, 133, OWN6, Ok(())),
+    ];
+    for (source, kind, target, verdict) in cases {
+        let message = icmpv6(kind, target);
+        assert_eq!(
+            speak(&v6(source, OTHER6, 58, &message)),
+            verdict,
+            "type {kind} for {target}"
+        );
+        // Extension headers do not hide a claim.
+        for (first, header) in [
+            (0, extension(58, 0, &message)),
+            (60, extension(58, 3, &message)),
+            (43, extension(60, 1, &extension(58, 0, &message))),
+            (44, extension(58, 0, &message)),
+        ] {
+            assert_eq!(
+                speak(&v6(source, OTHER6, first, &header)),
+                verdict,
+                "type {kind} for {target} behind header {first}"
+            );
+        }
+    }
+    assert_eq!(
+        speak(&v6(none, OTHER6, 0, &extension(58, 0, &[143, 0, 0, 0]))),
+        Ok(())
+    );
+}
+
+#[test]
+fn what_is_not_ip_is_not_spoken() {
+    for ethertype in [0x88cc, 0x8100, 0x88a8, 0x0026] {
+        assert_eq!(
+            speak(&ethernet(ethertype, &[0; 60])),
+            Err(Reason::UnknownProtocol)
+        );
+    }
+}
+
+#[test]
+fn contradicting_headers_are_malformed() {
+    let mut wrong_version = v4(OWN4, OTHER4);
+    wrong_version[14] = 0x65;
+    let mut short_header = v4(OWN4, OTHER4);
+    short_header[14] = 0x44;
+    let mut other_hardware = arp(OWN4, OTHER4);
+    other_hardware[15] = 6;
+    let mut endless = vec![];
+    for _ in 0..8 {
+        endless = extension(60, 0, &endless);
+    }
+    for frame in [
+        &wrong_version[..],
+        &short_header[..],
+        &other_hardware[..],
+        &v4(OWN4, OTHER4)[..33],
+        &arp(OWN4, OTHER4)[..41],
+        &v6(OWN6, OTHER6, 58, &[]),
+        &v6(OWN6, OTHER6, 58, &icmpv6(136, OWN6)[..20]),
+        &v6(OWN6, OTHER6, 60, &endless),
+        &[0; 13],
+    ] {
+        assert_eq!(Packet::parse(frame), Err(Malformed), "{frame:02x?}");
+    }
+}
+
+#[test]
+fn an_internal_network_hears_its_subnets_and_the_link() {
+    let inside = |address| address == Address::from(OWN4) || address == Address::from(OWN6);
+    let hear = |address: &str| may_hear(address.parse::<IpAddr>().unwrap().into(), inside);
+    for address in [
+        "192.168.1.10",
+        "fd00::a",
+        "255.255.255.255",
+        "224.0.0.251",
+        "ff02::1",
+        "fe80::1",
+        "::",
+    ] {
+        assert_eq!(hear(address), Ok(()), "{address}");
+    }
+    for address in [
+        "192.168.1.11",
+        "8.8.8.8",
+        "224.0.1.1",
+        "239.1.1.1",
+        "ff05::2",
+        "fd00::b",
+    ] {
+        assert_eq!(hear(address), Err(Reason::OutsideInternal), "{address}");
+    }
+}
+
+#[test]
+fn reason_numbers_and_names_are_unique() {
+    for reason in Reason::ALL {
+        assert_eq!(Reason::from_number(reason as u32), Some(reason));
+        assert_eq!(
+            Reason::ALL
+                .iter()
+                .filter(|r| r.name() == reason.name())
+                .count(),
+            1
+        );
+    }
+    assert_eq!(Reason::from_number(0), None);
+}
+
+proptest! {
+    #[test]
+    fn parsing_never_panics(frame in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Packet::parse(&frame[..]);
+    }
+
+    /// Whatever follows an IP header, a packet that passes has the endpoint's own source.
+    #[test]
+    fn whatever_passes_is_the_endpoints_own(
+        ethertype in prop::sample::select(vec![0x0800u16, 0x86dd, 0x0806, 0x8100]),
+        payload in prop::collection::vec(any::<u8>(), 0..160),
+    ) {
+        let frame = ethernet(ethertype, &payload);
+        if let Ok(packet) = Packet::parse(&frame[..])
+            && may_speak(&endpoint(), &packet).is_ok()
+        {
+            let own = [OWN4.into(), OWN6.into(), LINK_LOCAL.into()];
+            let exempt = packet.family != Family::V4
+                && packet.source.is_unspecified()
+                && (packet.family == Family::Arp || packet.neighbour != Neighbour::None);
+            prop_assert!(own.contains(&packet.source) || exempt);
+        }
+    }
+
+    #[test]
+    fn addresses_survive_the_map_form(bytes in any::<[u8; 16]>(), v4 in any::<[u8; 4]>()) {
+        prop_assert_eq!(Address::v6(bytes).octets(), bytes);
+        prop_assert_eq!(IpAddr::from(Address::v4(v4)), IpAddr::from(v4));
+        prop_assert_eq!(IpAddr::from(Address::v6(bytes)), IpAddr::from(bytes).to_canonical());
+        prop_assert_eq!(
+            Address::v6(bytes).is_link_local(),
+            Ipv6Addr::from(bytes).is_unicast_link_local()
+        );
+    }
+}

@@ -1,0 +1,193 @@
+//! Kernels before 6.6: the clsact qdisc and its filters, by netlink.
+
+use std::io;
+use std::path::Path;
+
+use aya::maps::{HashMap, MapData};
+use aya::programs::TcAttachType;
+use aya::programs::tc::{self, NlOptions, TcError, TcHandle};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::net::if_::if_nametoindex;
+
+use super::hook::Hook;
+use super::{Datapath, DatapathError, Result, absent_is_fine, map_error, pins};
+
+/// First in line and always the same handle, so that attaching twice is refused by the kernel.
+pub fn options() -> NlOptions {
+    NlOptions {
+        priority: 1,
+        handle: TcHandle::from(1),
+        classid: None,
+    }
+}
+
+/// Adds the qdisc. `true` if it was not there before.
+pub fn ensure_qdisc(device: &str) -> Result<bool> {
+    match tc::qdisc_add_clsact(device) {
+        Ok(()) => Ok(true),
+        Err(e) if pins::chain(&e).contains("os error 17") => Ok(false),
+        Err(e) => Err(DatapathError::Attach {
+            program: "the clsact qdisc",
+            device: device.to_owned(),
+            why: pins::chain(&e),
+        }),
+    }
+}
+
+/// Notes that the parent's qdisc is ours to remove.
+pub fn remember(root: &Path, index: u32) -> Result<()> {
+    made_by_us(root)?
+        .insert(index, 1, 0)
+        .map_err(map_error("write", "CLSACT"))
+}
+
+fn made_by_us(root: &Path) -> Result<HashMap<MapData, u32, u32>> {
+    Datapath {
+        root: root.to_owned(),
+    }
+    .map("CLSACT")
+}
+
+/// Removes our filters and, if we made it and nothing else is on it, the qdisc.
+pub fn detach(root: &Path, index: u32, device: &str, hooks: &[Hook; 2]) -> Result<()> {
+    let mut ours = made_by_us(root)?;
+    let qdisc_is_ours = ours.get(&index, 0).is_ok();
+    absent_is_fine(ours.remove(&index), "CLSACT")?;
+    if if_nametoindex(device).is_err() {
+        return Ok(());
+    }
+    let mut empty = true;
+    for hook in hooks {
+        match tc::qdisc_detach_program(device, hook.attach_type, kernel_name(hook.program)) {
+            Err(TcError::IoError(e)) if e.kind() == io::ErrorKind::NotFound => {}
+            // No qdisc at all.
+            Err(e) if pins::chain(&e).contains("os error 22") => {}
+            result => result.map_err(|e| detach_error(device, pins::chain(&e)))?,
+        }
+        empty &= filters(device, hook.attach_type)?.is_empty();
+    }
+    if qdisc_is_ours && empty {
+        remove_qdisc(device)
+    } else {
+        Ok(())
+    }
+}
+
+/// The name that a program opened by its pin has: the kernel keeps 15 bytes
+/// (`BPF_OBJ_NAME_LEN` less the NUL).
+fn kernel_name(program: &str) -> &str {
+    &program[..program.len().min(15)]
+}
+
+/// Ids of the BPF programs attached to `device` of the calling thread's namespace.
+pub fn program_ids(device: &str, attach_type: TcAttachType) -> Result<Vec<u32>> {
+    Ok(filters(device, attach_type)?
+        .into_iter()
+        .flatten()
+        .collect())
+}
+
+/// The filters of one direction; the program's id where a filter is of kind bpf.
+fn filters(device: &str, attach_type: TcAttachType) -> Result<Vec<Option<u32>>> {
+    // TC_H_CLSACT with TC_H_MIN_INGRESS or TC_H_MIN_EGRESS (linux/pkt_sched.h).
+    let parent = match attach_type {
+        TcAttachType::Ingress => 0xffff_fff2,
+        TcAttachType::Egress => 0xffff_fff3,
+        TcAttachType::Custom(parent) => parent,
+    };
+    let request = tc_message(device, |message| message.header.parent = parent.into())?;
+    let replies = exchange(
+        device,
+        RouteNetlinkMessage::GetTrafficFilter(request),
+        NLM_F_REQUEST | NLM_F_DUMP,
+    )?;
+    let filter = |message: TcMessage| {
+        // The dump names each priority's chain first, without a handle.
+        let has_handle = u32::from(message.header.handle) != 0;
+        has_handle.then(|| {
+            message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    TcAttribute::Options(options) => options.iter().find_map(program_id),
+                    _ => None,
+                })
+        })
+    };
+    Ok(replies.into_iter().filter_map(filter).collect())
+}
+
+/// `TCA_BPF_ID` (linux/pkt_cls.h).
+fn program_id(option: &TcOption) -> Option<u32> {
+    match option {
+        TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+        _ => None,
+    }
+}
+
+fn remove_qdisc(device: &str) -> Result<()> {
+    let request = tc_message(device, |message| {
+        message.header.parent = 0xffff_fff1.into();
+        message.header.handle = 0xffff_0000.into();
+    })?;
+    exchange(
+        device,
+        RouteNetlinkMessage::DelQueueDiscipline(request),
+        NLM_F_REQUEST | NLM_F_ACK,
+    )?;
+    Ok(())
+}
+
+fn tc_message(device: &str, fill: impl FnOnce(&mut TcMessage)) -> Result<TcMessage> {
+    let index = if_nametoindex(device).map_err(|e| detach_error(device, e.to_string()))?;
+    let mut message = TcMessage::with_index(index as i32);
+    fill(&mut message);
+    Ok(message)
+}
+
+/// One request and its replies, to the end of the dump or the acknowledgement.
+fn exchange(device: &str, request: RouteNetlinkMessage, flags: u16) -> Result<Vec<TcMessage>> {
+    let talk = || -> io::Result<Vec<TcMessage>> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        let mut message = NetlinkMessage::from(request);
+        message.header.flags = flags;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        socket.send(&bytes, 0)?;
+
+        let mut replies = Vec::new();
+        loop {
+            let (bytes, _) = socket.recv_from_full()?;
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let reply = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+                let length = (reply.header.length as usize).next_multiple_of(4);
+                rest = rest.get(length.max(16)..).unwrap_or_default();
+                match reply.payload {
+                    NetlinkPayload::Done(_) => return Ok(replies),
+                    NetlinkPayload::Error(e) if e.code.is_none() => return Ok(replies),
+                    NetlinkPayload::Error(e) => return Err(e.to_io()),
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(filter)) => {
+                        replies.push(filter);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    };
+    talk().map_err(|e| detach_error(device, e.to_string()))
+}
+
+fn detach_error(device: &str, why: String) -> DatapathError {
+    DatapathError::Detach {
+        device: device.to_owned(),
+        why,
+    }
+}

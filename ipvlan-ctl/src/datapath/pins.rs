@@ -1,0 +1,137 @@
+//! Loading, and the pins that make it happen once per host.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::programs::Program;
+use aya::{EbpfLoader, include_bytes_aligned};
+use ipvlan_common::{ABI, STAMP_MASK};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::{DatapathError, Result};
+
+static OBJECT: &[u8] = include_bytes_aligned!(env!("IPVLAN_EBPF_OBJECT"));
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Maps and programs of this ABI. The folder is complete whenever it exists.
+pub fn abi_folder(root: &Path) -> PathBuf {
+    root.join(format!("abi{ABI}"))
+}
+
+pub fn links_folder(root: &Path) -> PathBuf {
+    root.join("links")
+}
+
+pub fn exist(root: &Path) -> bool {
+    abi_folder(root).is_dir()
+}
+
+/// Loads and pins everything, unless it is there. It is prepared under a name of this process
+/// and then renamed, which only one of many concurrent processes can win.
+pub fn ensure(root: &Path) -> Result<()> {
+    let done = abi_folder(root);
+    if !done.is_dir() {
+        ensure_bpffs(root)?;
+        let draft = root.join(format!("draft-{}", std::process::id()));
+        // A process that had our pid before us may have been killed here.
+        remove_tree(&draft)?;
+        create(&draft)?;
+        let loaded = load(&draft).and_then(|()| match fs::rename(&draft, &done) {
+            Err(_) if done.is_dir() => remove_tree(&draft),
+            result => result.map_err(io_error("rename", &draft)),
+        });
+        if let Err(error) = loaded {
+            remove_tree(&draft)?;
+            return Err(error);
+        }
+    }
+    create(&links_folder(root))
+}
+
+fn load(folder: &Path) -> Result<()> {
+    let failed = |e: &dyn std::error::Error| DatapathError::Load(chain(e));
+    let [endpoint_stamp, wire_stamp] = stamps();
+    let mut ebpf = EbpfLoader::new()
+        .default_map_pin_directory(folder)
+        .override_global("ENDPOINT_STAMP", &endpoint_stamp, true)
+        .override_global("WIRE_STAMP", &wire_stamp, true)
+        .load(OBJECT)
+        .map_err(|e| failed(&e))?;
+    for (name, program) in ebpf.programs_mut() {
+        let Program::SchedClassifier(program) = program else {
+            return Err(DatapathError::Load(format!("{name} is not a classifier")));
+        };
+        program.load().map_err(|e| failed(&e))?;
+        program.pin(folder.join(name)).map_err(|e| failed(&e))?;
+    }
+    Ok(())
+}
+
+/// Two different random stamps, never zero.
+fn stamps() -> [u32; 2] {
+    loop {
+        let pair = rand::random::<[u32; 2]>().map(|stamp| stamp & STAMP_MASK);
+        if pair[0] != pair[1] && !pair.contains(&0) {
+            return pair;
+        }
+    }
+}
+
+/// Makes sure that `root` exists on a bpffs, mounting the usual one where nothing is mounted.
+fn ensure_bpffs(root: &Path) -> Result<()> {
+    let is_bpffs = |path: &Path| statfs(path).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC);
+    let existing = |path: &Path| path.ancestors().find(|a| a.is_dir()).map(Path::to_owned);
+    if root.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
+        mount(
+            Some("bpf"),
+            BPFFS,
+            Some("bpf"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .map_err(|e| io_error("mount a bpffs on", Path::new(BPFFS))(e.into()))?;
+    }
+    if !existing(root).is_some_and(|ancestor| is_bpffs(&ancestor)) {
+        return Err(DatapathError::NotBpffs {
+            path: root.to_owned(),
+        });
+    }
+    create(root)
+}
+
+pub fn remove_all(root: &Path) -> Result<()> {
+    remove_tree(root)
+}
+
+fn create(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(io_error("create", folder))
+}
+
+fn remove_tree(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", folder)(e)),
+        _ => Ok(()),
+    }
+}
+
+pub fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DatapathError {
+    let path = path.to_owned();
+    move |source| DatapathError::Io { what, path, source }
+}
+
+/// An error with its sources in one line; the verifier's log would be pages.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        next = source.source();
+    }
+    text
+}

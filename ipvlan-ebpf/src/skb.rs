@@ -1,0 +1,88 @@
+//! The socket buffer as the programs see it.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
+use ipvlan_common::{Bytes, STAMP_MASK};
+
+pub struct Skb<'a>(&'a TcContext);
+
+impl<'a> Skb<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a TcContext) -> Self {
+        Self(ctx)
+    }
+
+    #[inline(always)]
+    fn raw(&self) -> *mut __sk_buff {
+        self.0.skb.skb
+    }
+
+    /// With the Ethernet header; a GSO packet is one packet, as the driver counts it.
+    #[inline(always)]
+    pub fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: the context is valid for the whole program.
+        unsafe { (*self.raw()).ifindex }
+    }
+
+    /// EtherType by which the kernel will treat the packet, host order.
+    #[inline(always)]
+    pub fn protocol(&self) -> u16 {
+        // SAFETY: as above.
+        u16::from_be(unsafe { (*self.raw()).protocol } as u16)
+    }
+
+    /// Carries an out-of-band VLAN tag: it belongs to the VLAN's own device.
+    #[inline(always)]
+    pub fn is_tagged(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.raw()).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    pub fn stamp(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.raw()).tc_index & STAMP_MASK }
+    }
+
+    #[inline(always)]
+    pub fn set_stamp(&self, stamp: u32) {
+        // SAFETY: as above; `tc_index` is writable for classifiers.
+        unsafe { (*self.raw()).tc_index = stamp }
+    }
+}
+
+impl Bytes for Skb<'_> {
+    /// Direct packet access; a header outside the linear part (a raw socket can place it there)
+    /// is copied out.
+    #[inline(always)]
+    fn head<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let start = self.0.data() + offset;
+        if start + N <= self.0.data_end() {
+            // SAFETY: the verifier has seen the check against `data_end`; a byte array has no
+            // alignment.
+            return Some(unsafe { *(start as *const [u8; N]) });
+        }
+        self.at(offset)
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: the helper writes all `N` bytes or fails.
+        unsafe {
+            let failed = bpf_skb_load_bytes(
+                self.raw().cast(),
+                offset as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+            );
+            (failed == 0).then(|| bytes.assume_init())
+        }
+    }
+}

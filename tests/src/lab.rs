@@ -1,0 +1,243 @@
+//! A host with a wire: what most tests happen on.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::{ctl, ctl_output, kernel, sh, succeeds};
+
+const PINS: &str = "/sys/fs/bpf/ipvlan-ctl";
+const STORE: &str = "/var/lib/ipvlan-ctl/state.db";
+
+/// A network namespace that ends with the value.
+#[derive(Debug)]
+pub struct Namespace {
+    pub name: String,
+}
+
+impl Namespace {
+    pub fn new(name: &str) -> Self {
+        sh(&format!("ip netns add {name}; ip -n {name} link set lo up"));
+        Self { name: name.to_owned() }
+    }
+
+    /// Runs a shell script inside and returns its output; panics where it fails.
+    pub fn sh(&self, script: &str) -> String {
+        sh(&self.inside(script))
+    }
+
+    pub fn succeeds(&self, script: &str) -> bool {
+        succeeds(&self.inside(script))
+    }
+
+    fn inside(&self, script: &str) -> String {
+        format!("ip netns exec {} sh -ec '{}'", self.name, script.replace('\'', "'\\''"))
+    }
+
+    /// Is there an answer to at least one of three pings?
+    pub fn pings(&self, address: &str) -> bool {
+        self.succeeds(&format!("ping -n -q -c 3 -i 0.2 -W 1 {address}"))
+    }
+
+    /// The kernel's own counters of a device inside.
+    pub fn counters(&self, device: &str) -> Counters {
+        let text = self.sh(&format!("ip -json -stats link show dev {device}"));
+        let json: Value = serde_json::from_str(&text).expect("ip prints JSON");
+        let stats = &json[0]["stats64"];
+        let number = |direction: &str, what: &str| stats[direction][what].as_u64().expect(what);
+        Counters {
+            rx_packets: number("rx", "packets"),
+            rx_bytes: number("rx", "bytes"),
+            tx_packets: number("tx", "packets"),
+            tx_bytes: number("tx", "bytes"),
+        }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+}
+
+/// One endpoint's row of `stats --json`.
+#[derive(Debug)]
+pub struct Figures {
+    pub counters: Counters,
+    pub drops: BTreeMap<String, u64>,
+}
+
+impl Figures {
+    /// Reads the figures of the endpoint with this name.
+    pub fn of(endpoint: &str) -> Self {
+        let json: Value = serde_json::from_str(&ctl("stats --json")).expect("stats prints JSON");
+        let rows = json["endpoints"].as_array().expect("endpoints");
+        let row = rows
+            .iter()
+            .find(|row| row["name"] == endpoint)
+            .unwrap_or_else(|| panic!("no row for {endpoint} in {json}"));
+        let number = |direction: &str, what: &str| row[direction][what].as_u64().expect(what);
+        let drops = row["drops"].as_object().expect("drops");
+        Self {
+            counters: Counters {
+                rx_packets: number("rx", "packets"),
+                rx_bytes: number("rx", "bytes"),
+                tx_packets: number("tx", "packets"),
+                tx_bytes: number("tx", "bytes"),
+            },
+            drops: drops
+                .iter()
+                .map(|(reason, count)| (reason.clone(), count.as_u64().expect("a count")))
+                .collect(),
+        }
+    }
+
+    /// How many packets were dropped for this reason.
+    pub fn dropped(&self, reason: &str) -> u64 {
+        self.drops.get(reason).copied().unwrap_or(0)
+    }
+}
+
+/// A host whose `eth9` (192.168.1.2) is wired to a second host, namespace `wire` (192.168.1.3).
+/// The wire can be a switch port in hairpin mode.
+#[derive(Debug)]
+pub struct Lab {
+    pub wire: Namespace,
+}
+
+impl Lab {
+    pub const PARENT: &str = "eth9";
+    pub const HOST: &str = "192.168.1.2";
+    pub const WIRE: &str = "192.168.1.3";
+
+    pub fn new() -> Self {
+        kernel();
+        clean();
+        let wire = Namespace::new("wire");
+        sh("ip link add eth9 type veth peer name port0 netns wire
+            ip addr add 192.168.1.2/24 dev eth9
+            ip link set eth9 up");
+        wire.sh("ip link add sw0 type bridge
+                 ip link set port0 master sw0 up
+                 ip addr add 192.168.1.3/24 dev sw0
+                 ip link set sw0 up");
+        let lab = Self { wire };
+        assert!(
+            succeeds("ping -n -q -c 3 -i 0.2 -W 1 192.168.1.3"),
+            "host and wire must reach each other before anything is tested"
+        );
+        lab
+    }
+
+    /// The switch port sends frames back out of the port they came from (reflective relay).
+    pub fn set_hairpin(&self, on: bool) {
+        let value = if on { "on" } else { "off" };
+        self.wire.sh(&format!("bridge link set dev port0 hairpin {value}"));
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        clean();
+    }
+}
+
+/// Takes away what a test, even one that panicked, left on the host.
+fn clean() {
+    let _ = ctl_output("network prune --force");
+    for network in ctl("network ls -q").split_whitespace() {
+        let json: Value =
+            serde_json::from_str(&ctl(&format!("network inspect {network}"))).expect("JSON");
+        for id in json[0]["Containers"].as_object().expect("Containers").keys() {
+            let _ = ctl_output(&format!("network disconnect --force {network} {id}"));
+        }
+        let _ = ctl_output(&format!("network rm {network}"));
+    }
+    let _ = Command::new("ip").args(["link", "del", Lab::PARENT]).output();
+}
+
+/// Everything on the host that `ipvlan-ctl` may change: links, addresses, routes, qdiscs, pins
+/// and the rows of its store. Counters and time stamps are left out.
+pub fn snapshot() -> String {
+    let mut text = sh("ip -brief link; ip -oneline addr | sed 's/valid_lft.*//'; ip route
+                       tc qdisc show | grep -v ' dev lo ' || true");
+    text += &tree(Path::new(PINS));
+    text += &rows();
+    text
+}
+
+fn tree(folder: &Path) -> String {
+    let Ok(entries) = fs::read_dir(folder) else { return String::new() };
+    let mut lines: Vec<String> = entries
+        .map(|entry| entry.expect("a readable folder").path())
+        .map(|path| format!("{}\n{}", path.display(), tree(&path)))
+        .collect();
+    lines.sort();
+    lines.concat()
+}
+
+fn rows() -> String {
+    if !Path::new(STORE).exists() {
+        return String::new();
+    }
+    let store = rusqlite::Connection::open(STORE).expect("the store opens");
+    let mut tables = store
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        .expect("a schema");
+    let names: Vec<String> = tables
+        .query_map([], |row| row.get(0))
+        .and_then(Iterator::collect)
+        .expect("table names");
+    let mut text = String::new();
+    // The host's identity is written once, with the first network; cursors are IPAM's memory.
+    for name in names.iter().filter(|name| !matches!(name.as_str(), "meta" | "cursors")) {
+        let mut all = store.prepare(&format!("SELECT * FROM \"{name}\"")).expect("a table");
+        let columns = all.column_count();
+        let lines: Vec<String> = all
+            .query_map([], |row| {
+                (0..columns)
+                    .map(|i| row.get_ref(i).map(|value| format!("{value:?}")))
+                    .collect::<Result<Vec<_>, _>>()
+            })
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .expect("rows")
+            .into_iter()
+            .map(|row| format!("{name}: {}\n", row.join(" ")))
+            .collect();
+        text += &lines.concat();
+    }
+    text
+}
+
+/// Takes every program of ours off every device, as if only the kernel were there.
+pub fn detach_all_programs(namespaces: &[&Namespace]) {
+    let links = Path::new(PINS).join("links");
+    for entry in fs::read_dir(&links).expect("the links folder") {
+        fs::remove_file(entry.expect("an entry").path()).expect("a link is removed");
+    }
+    if kernel() == "6.1" {
+        sh(&format!("tc qdisc del dev {} clsact", Lab::PARENT));
+        for namespace in namespaces {
+            namespace.sh("tc qdisc del dev eth0 clsact");
+        }
+    }
+    // The kernel lets go of a link in the background.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+}

@@ -1,0 +1,73 @@
+//! Calls to cargo, and what it tells about the workspace.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use cargo_metadata::{Message, MetadataCommand, Package, TargetKind};
+
+use crate::setup::BuildTools;
+
+/// The crate whose test targets run on the kernels of the matrix.
+const KERNEL_TESTS: &str = "ipvlan-tests";
+
+/// The workspace's root folder.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace")
+}
+
+/// A cargo command in the workspace, told where the eBPF linker is.
+pub fn cargo(tools: &BuildTools) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace()).env("BPF_LINKER", &tools.bpf_linker);
+    cargo
+}
+
+/// Builds the release `ipvlan-ctl` and returns its path.
+pub fn build_ipvlan_ctl(tools: &BuildTools) -> Result<PathBuf> {
+    let mut build = cargo(tools);
+    build.args(["build", "--release", "--package", "ipvlan-ctl", "--bin", "ipvlan-ctl"]);
+    let mut built = executables(&mut build)?;
+    ensure!(built.len() == 1, "cargo built no ipvlan-ctl");
+    Ok(built.remove(0).1)
+}
+
+/// Builds the kernel tests and returns each test's name and path.
+pub fn build_kernel_tests(tools: &BuildTools) -> Result<Vec<(String, PathBuf)>> {
+    let mut build = cargo(tools);
+    build.args(["test", "--no-run", "--package", KERNEL_TESTS]);
+    for name in kernel_tests()? {
+        build.args(["--test", &name]);
+    }
+    let mut tests = executables(&mut build)?;
+    tests.sort();
+    ensure!(!tests.is_empty(), "the crate {KERNEL_TESTS} has no test target");
+    Ok(tests)
+}
+
+fn kernel_tests() -> Result<Vec<String>> {
+    let metadata = MetadataCommand::new().current_dir(workspace()).no_deps().exec()?;
+    let is_ours = |package: &&Package| package.name.as_str() == KERNEL_TESTS;
+    let package = metadata.packages.iter().find(is_ours).context("no crate of kernel tests")?;
+    let tests = package.targets.iter().filter(|target| target.kind.contains(&TargetKind::Test));
+    Ok(tests.map(|target| target.name.clone()).collect())
+}
+
+/// Runs a cargo build and returns the name and path of each executable that it made.
+fn executables(build: &mut Command) -> Result<Vec<(String, PathBuf)>> {
+    build.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    let mut child = build.spawn().context("cannot start cargo")?;
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let mut built = Vec::new();
+    for message in Message::parse_stream(std::io::BufReader::new(stdout)) {
+        if let Message::CompilerArtifact(artifact) = message?
+            && let Some(executable) = artifact.executable
+        {
+            built.push((artifact.target.name, executable.into_std_path_buf()));
+        }
+    }
+    if !child.wait()?.success() {
+        bail!("the build failed");
+    }
+    Ok(built)
+}
