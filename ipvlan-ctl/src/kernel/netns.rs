@@ -5,7 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use thiserror::Error;
 
 #[derive(Debug, Error)]
@@ -16,8 +20,19 @@ pub enum NetnsError {
     NotNetns(PathBuf),
     #[error("cannot enter network namespace {path}: {source}")]
     Enter { path: PathBuf, source: nix::Error },
+    #[error("cannot read the cookie of network namespace {path}: {source}")]
+    Cookie { path: PathBuf, source: io::Error },
     #[error("the thread that entered network namespace {0} panicked")]
     Panicked(PathBuf),
+}
+
+/// Tells namespaces apart, within one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetnsIdentity {
+    /// `SO_NETNS_COOKIE` of its sockets: never given twice in one boot.
+    pub cookie: u64,
+    /// Inode of its file; given again once the namespace is gone.
+    pub inode: u64,
 }
 
 /// An open network namespace. Holding it keeps the namespace alive.
@@ -52,6 +67,32 @@ impl Netns {
         &self.path
     }
 
+    pub fn identity(&self) -> Result<NetnsIdentity, NetnsError> {
+        let failed = |source| NetnsError::Cookie {
+            path: self.path.clone(),
+            source,
+        };
+        let inode = self.file.metadata().map_err(failed)?.ino();
+        let cookie = self.run(|| own_cookie().map_err(failed))??;
+        Ok(NetnsIdentity { cookie, inode })
+    }
+
+    /// Is it the namespace of the calling thread?
+    pub fn is_own(&self) -> Result<bool, NetnsError> {
+        let own = Self::open(Path::new("/proc/thread-self/ns/net"))?;
+        let inode = |netns: &Self| {
+            netns
+                .file
+                .metadata()
+                .map(|metadata| (metadata.dev(), metadata.ino()))
+                .map_err(|source| NetnsError::Open {
+                    path: netns.path.clone(),
+                    source,
+                })
+        };
+        Ok(inode(self)? == inode(&own)?)
+    }
+
     /// Runs `work` on a thread of its own inside the namespace: an async worker must never
     /// change its namespace.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
@@ -72,8 +113,86 @@ impl Netns {
     }
 }
 
+/// The cookie of the calling thread's namespace.
+fn own_cookie() -> io::Result<u64> {
+    let socket: OwnedFd = socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: `cookie` is writable for the `length` bytes given, and the socket is open.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &mut length,
+        )
+    };
+    nix::errno::Errno::result(result)?;
+    Ok(cookie)
+}
+
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{Netlink, Slave};
+
+    /// A namespace that lives as long as the sender is held.
+    fn new_netns() -> (Netns, std::sync::mpsc::Sender<()>) {
+        let (opened, netns) = std::sync::mpsc::channel();
+        let (keep, until) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let own = Netns::open(Path::new("/proc/thread-self/ns/net")).unwrap();
+            opened.send(own).unwrap();
+            let _ = until.recv();
+        });
+        (netns.recv().unwrap(), keep)
+    }
+
+    #[test]
+    fn a_file_that_is_no_namespace_is_refused() {
+        assert!(matches!(
+            Netns::open(Path::new("/proc/self/status")),
+            Err(NetnsError::NotNetns(_))
+        ));
+    }
+
+    #[tokio::test]
+    #[ignore = "needs root"]
+    async fn a_namespace_keeps_its_number_and_identity() {
+        let (netns, _keep) = new_netns();
+        let own = Netns::open(Path::new("/proc/thread-self/ns/net")).unwrap();
+        assert!(own.is_own().unwrap());
+        assert!(!netns.is_own().unwrap());
+        assert_ne!(netns.identity().unwrap(), own.identity().unwrap());
+        assert_eq!(netns.identity().unwrap(), netns.identity().unwrap());
+
+        let host = Netlink::open().unwrap();
+        let nsid = host.nsid(&netns).await.unwrap();
+        assert_eq!(host.nsid(&netns).await.unwrap(), nsid);
+        assert_eq!(Netlink::free_name(&netns).await.unwrap(), "eth0");
+        let lo = Netlink::open_in(&netns).unwrap().links().await.unwrap();
+        assert_eq!(lo.len(), 1);
+        assert!(lo[0].view.loopback && !lo[0].up);
+        for (nsid, index) in [(nsid, 1), (nsid, 100_000), (nsid + 1000, 100_000)] {
+            let slave = Slave {
+                nsid,
+                index,
+                parent: 2,
+            };
+            assert_eq!(host.slave(slave).await.unwrap(), None);
+        }
     }
 }

@@ -1,0 +1,394 @@
+//! ipvlan slaves: made straight in their namespace, and found again without entering it.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd};
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoIpVlan, InfoKind, IpVlanFlags,
+    IpVlanMode, LinkAttribute, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+use netlink_packet_route::route::RouteScope;
+use nix::errno::Errno;
+use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
+
+use super::{KernelError, Link, Netlink, Netns};
+use crate::model::{AddressPlan, Flag, Mode};
+
+/// A slave to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlaveRequest {
+    /// The parent, in the namespace of the socket.
+    pub parent: u32,
+    /// The slave's index in its own namespace.
+    pub index: u32,
+    pub name: String,
+    pub mode: Mode,
+    pub flag: Flag,
+    pub mtu: Option<u32>,
+}
+
+/// Where a slave is, seen from the controller's namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slave {
+    /// Number of the slave's namespace in ours (`RTM_GETNSID`).
+    pub nsid: i32,
+    pub index: u32,
+    pub parent: u32,
+}
+
+/// What a slave gets besides itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlaveAddresses {
+    pub plan: AddressPlan,
+    /// Given where the network has IPv6; without it the device has IPv6 disabled.
+    pub link_local: Option<Ipv6Addr>,
+}
+
+impl Netlink {
+    /// The number of `netns` in the socket's namespace, given to it now if it has none.
+    pub async fn nsid(&self, netns: &Netns) -> Result<i32, KernelError> {
+        let device = netns.path().display().to_string();
+        let fd = NsidAttribute::Fd(netns.as_fd().as_raw_fd() as u32);
+        let mut assign = NsidMessage::default();
+        assign.attributes = vec![fd.clone(), NsidAttribute::Id(-1)];
+        let assigned = self
+            .request(
+                "number the namespace",
+                &device,
+                RouteNetlinkMessage::NewNsId(assign),
+                0,
+            )
+            .await;
+        if let Err(error) = assigned
+            && error.errno() != Some(Errno::EEXIST)
+        {
+            return Err(error);
+        }
+        let mut ask = NsidMessage::default();
+        ask.attributes = vec![fd];
+        let operation = "read the number of the namespace";
+        let replies = self
+            .request(operation, &device, RouteNetlinkMessage::GetNsId(ask), 0)
+            .await?;
+        replies
+            .into_iter()
+            .find_map(|reply| match reply {
+                RouteNetlinkMessage::NewNsId(message) => {
+                    message
+                        .attributes
+                        .into_iter()
+                        .find_map(|attribute| match attribute {
+                            NsidAttribute::Id(id) if id >= 0 => Some(id),
+                            _ => None,
+                        })
+                }
+                _ => None,
+            })
+            .ok_or_else(|| KernelError::Unexpected {
+                operation,
+                device,
+                why: "the kernel gave none".into(),
+            })
+    }
+
+    /// Makes an ipvlan slave in `netns`, down. The kernel's `EEXIST` or `EBUSY` says that its
+    /// index (in either namespace) or its name is taken.
+    pub async fn make_slave(
+        &self,
+        request: &SlaveRequest,
+        netns: &Netns,
+    ) -> Result<(), KernelError> {
+        let mode = match request.mode {
+            Mode::L2 => IpVlanMode::L2,
+            Mode::L3 => IpVlanMode::L3,
+            Mode::L3s => IpVlanMode::L3S,
+        };
+        let flags = match request.flag {
+            Flag::Bridge => IpVlanFlags::empty(),
+            Flag::Private => IpVlanFlags::Private,
+            Flag::Vepa => IpVlanFlags::Vepa,
+        };
+        let mut link = LinkMessage::default();
+        link.header.index = request.index;
+        link.attributes = vec![
+            LinkAttribute::IfName(request.name.clone()),
+            LinkAttribute::Link(request.parent),
+            LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::IpVlan),
+                LinkInfo::Data(InfoData::IpVlan(vec![
+                    InfoIpVlan::Mode(mode),
+                    InfoIpVlan::Flags(flags),
+                ])),
+            ]),
+        ];
+        link.attributes.extend(request.mtu.map(LinkAttribute::Mtu));
+        self.request(
+            "make the ipvlan link",
+            &request.name,
+            RouteNetlinkMessage::NewLink(link),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+        .await
+        .map(drop)
+    }
+
+    /// The slave's link; `None` if it or its namespace is gone, or if the link with its index
+    /// is not an ipvlan slave of its parent.
+    pub async fn slave(&self, slave: Slave) -> Result<Option<Link>, KernelError> {
+        let replies = match self
+            .request(
+                "find",
+                &slave.device(),
+                RouteNetlinkMessage::GetLink(slave.message()),
+                0,
+            )
+            .await
+        {
+            Err(error) if slave_is_gone(&error) => return Ok(None),
+            other => other?,
+        };
+        Ok(replies
+            .into_iter()
+            .find_map(|reply| match reply {
+                RouteNetlinkMessage::NewLink(message) => Some(Link::read(message)),
+                _ => None,
+            })
+            .filter(|link| {
+                link.view.index == slave.index
+                    && link.view.kind.as_deref() == Some("ipvlan")
+                    && link.below == Some(slave.parent)
+            }))
+    }
+
+    /// Deletes the slave if it is still there.
+    pub async fn delete_slave(&self, slave: Slave) -> Result<(), KernelError> {
+        if self.slave(slave).await?.is_none() {
+            return Ok(());
+        }
+        match self
+            .request(
+                "delete",
+                &slave.device(),
+                RouteNetlinkMessage::DelLink(slave.message()),
+                0,
+            )
+            .await
+        {
+            Err(error) if slave_is_gone(&error) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+impl Slave {
+    fn device(&self) -> String {
+        format!("ipvlan link {} of namespace {}", self.index, self.nsid)
+    }
+
+    fn message(&self) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = self.index;
+        // IFLA_TARGET_NETNSID is the later name of IFLA_IF_NETNSID.
+        message.attributes = vec![LinkAttribute::IfNetnsId(self.nsid)];
+        message
+    }
+}
+
+/// A namespace without this number gives `EINVAL`, a link without this index `ENODEV`.
+fn slave_is_gone(error: &KernelError) -> bool {
+    matches!(
+        error.errno(),
+        Some(Errno::EINVAL | Errno::ENODEV | Errno::ENOENT)
+    )
+}
+
+/// Gives a slave its addresses and its default route, and sets it and `lo` up. `inside` is a
+/// socket of its namespace `netns`.
+pub(super) async fn configure(
+    inside: &Netlink,
+    netns: &Netns,
+    index: u32,
+    name: &str,
+    addresses: &SlaveAddresses,
+) -> Result<(), KernelError> {
+    let plan = &addresses.plan;
+    match addresses.link_local {
+        None => disable_ipv6(netns, name)?,
+        Some(link_local) => {
+            inside.generate_no_address(index, name).await?;
+            let network = IpNetwork::V6(
+                ipnetwork::Ipv6Network::new(link_local, 64).expect("64 is a prefix length"),
+            );
+            inside.add_address(index, name, network).await?;
+        }
+    }
+    for address in plan.v4.into_iter().chain(plan.v6) {
+        inside.add_address(index, name, address).await?;
+    }
+    // `lo` is index 1 in every namespace.
+    inside.set_up(1, "lo").await?;
+    inside.set_up(index, name).await?;
+    // The place to announce the addresses: the link is up, and nothing has been sent yet.
+    for gateway in plan.gateway4.into_iter().chain(plan.gateway6) {
+        inside.default_via(index, name, gateway).await?;
+    }
+    if plan.device_default {
+        if plan.v4.is_some() {
+            inside.default_by_device(index, name, false).await?;
+        }
+        if plan.v6.is_some() {
+            inside.default_by_device(index, name, true).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Without `--ipv6` the interface has no link-local address either, as Docker's.
+fn disable_ipv6(netns: &Netns, name: &str) -> Result<(), KernelError> {
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    match netns.run(|| fs::write(&path, "1"))? {
+        // A kernel without IPv6 has nothing to disable.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(|e| KernelError::io("disable IPv6 of", name, e)),
+    }
+}
+
+impl Netlink {
+    /// Configures a slave of `netns`; see [`SlaveAddresses`].
+    pub async fn configure_slave(
+        netns: &Netns,
+        index: u32,
+        name: &str,
+        addresses: &SlaveAddresses,
+    ) -> Result<(), KernelError> {
+        let inside = Self::open_in(netns)?;
+        configure(&inside, netns, index, name, addresses).await
+    }
+
+    /// The first free `ethN` of `netns`.
+    pub async fn free_name(netns: &Netns) -> Result<String, KernelError> {
+        let links = Self::open_in(netns)?.links().await?;
+        let taken = |name: &str| links.iter().any(|link| link.view.name == name);
+        Ok((0..)
+            .map(|n| format!("eth{n}"))
+            .find(|name| !taken(name))
+            .expect("a namespace has fewer links than there are numbers"))
+    }
+
+    /// Stops the kernel from making a link-local address of its own.
+    async fn generate_no_address(&self, index: u32, name: &str) -> Result<(), KernelError> {
+        let mut link = LinkUnspec::new_with_index(index).build();
+        link.attributes
+            .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
+                vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)],
+            )]));
+        self.request(
+            "stop address generation of",
+            name,
+            RouteNetlinkMessage::SetLink(link),
+            0,
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn add_address(
+        &self,
+        index: u32,
+        name: &str,
+        address: IpNetwork,
+    ) -> Result<(), KernelError> {
+        let message = match address {
+            IpNetwork::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new()
+                .index(index)
+                .address(v4.ip(), v4.prefix())
+                .build(),
+            IpNetwork::V6(v6) => {
+                let mut message = AddressMessageBuilder::<Ipv6Addr>::new()
+                    .index(index)
+                    .address(v6.ip(), v6.prefix())
+                    .build();
+                // IPAM has made sure that no one else has it.
+                message
+                    .attributes
+                    .push(AddressAttribute::Flags(AddressFlags::Nodad));
+                message
+            }
+        };
+        self.request(
+            "add an address to",
+            &format!("{name} ({address})"),
+            RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn default_via(
+        &self,
+        index: u32,
+        name: &str,
+        gateway: IpAddr,
+    ) -> Result<(), KernelError> {
+        let message = match gateway {
+            IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .output_interface(index)
+                .gateway(v4)
+                .build(),
+            IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .output_interface(index)
+                .gateway(v6)
+                .build(),
+        };
+        self.add_default(&format!("{gateway} on {name}"), message)
+            .await
+    }
+
+    async fn default_by_device(
+        &self,
+        index: u32,
+        name: &str,
+        v6: bool,
+    ) -> Result<(), KernelError> {
+        let message = if v6 {
+            RouteMessageBuilder::<Ipv6Addr>::new()
+                .output_interface(index)
+                .build()
+        } else {
+            RouteMessageBuilder::<Ipv4Addr>::new()
+                .output_interface(index)
+                .scope(RouteScope::Link)
+                .build()
+        };
+        self.add_default(name, message).await
+    }
+
+    /// A namespace with several networks has its default route from the first, as Docker's.
+    async fn add_default(
+        &self,
+        by: &str,
+        message: netlink_packet_route::route::RouteMessage,
+    ) -> Result<(), KernelError> {
+        match self
+            .request(
+                "add the default route by",
+                by,
+                RouteNetlinkMessage::NewRoute(message),
+                NLM_F_CREATE | NLM_F_EXCL,
+            )
+            .await
+        {
+            Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
