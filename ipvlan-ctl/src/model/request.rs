@@ -424,21 +424,110 @@ mod tests {
             })
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+    /// A subnet, with gateways, ranges and auxiliary addresses that fit it and each other.
+    type Row = (
+        &'static str,
+        &'static [&'static str],
+        &'static [&'static str],
+        &'static [&'static str],
+    );
 
-        /// Whatever is typed, there is a sound network or one line that says what is wrong.
-        #[test]
-        fn any_words_make_a_sound_network_or_one_line(request in any_request()) {
-            let network = match request.resolve(&host(), id('a'), 0) {
-                Ok(network) => network,
-                Err(error) => {
-                    prop_assert!(!error.to_string().contains('\n'), "{}", error);
-                    return Ok(());
+    const ROWS: [Row; 8] = [
+        (
+            "192.168.1.0/24",
+            &["192.168.1.1", "192.168.1.254"],
+            &["192.168.1.0/25", "192.168.1.64/26"],
+            &["192.168.1.2", "192.168.1.77"],
+        ),
+        (
+            "10.0.0.0/8",
+            &["10.0.0.1", "10.255.255.254"],
+            &["10.5.0.0/16", "10.0.0.0/31"],
+            &["10.0.0.2", "10.5.0.0"],
+        ),
+        (
+            "172.16.0.0/30",
+            &["172.16.0.1", "172.16.0.2"],
+            &["172.16.0.0/31"],
+            &[],
+        ),
+        ("172.16.0.8/31", &["172.16.0.9"], &["172.16.0.8/32"], &[]),
+        (
+            "255.255.255.0/24",
+            &["255.255.255.9"],
+            &["255.255.255.128/25"],
+            &["255.255.255.1"],
+        ),
+        (
+            "fd00:1::/64",
+            &["fd00:1::9", "fd00:1::ffff:ffff:ffff:ffff"],
+            &["fd00:1::/80", "fd00:1:0:0:8000::/65"],
+            &["fd00:1::1", "fd00:1::2"],
+        ),
+        (
+            "fd00:2::/126",
+            &["fd00:2::3"],
+            &["fd00:2::/127", "fd00:2::2/127"],
+            &[],
+        ),
+        ("fd00:2::8/127", &["fd00:2::8"], &[], &[]),
+    ];
+
+    /// A request that must be good.
+    fn good_request() -> impl Strategy<Value = CreateRequest> {
+        let rows = proptest::sample::subsequence(ROWS.to_vec(), 0..=ROWS.len()).prop_shuffle();
+        let picks = proptest::collection::vec((0..3usize, 0..3usize, 0..4usize), ROWS.len());
+        let parent = proptest::sample::select(vec!["", "eth0", "eth0.9"]);
+        let mode = proptest::sample::select(vec!["", "l2", "l3", "l3s"]);
+        let switches = (any::<bool>(), any::<bool>(), any::<bool>());
+        (rows, picks, parent, mode, switches).prop_map(
+            |(rows, picks, parent, mode, (internal, v4, v6))| {
+                let v6 = v6 || rows.iter().any(|row| row.0.contains(':'));
+                let v4 = v4 || !v6 || rows.iter().any(|row| row.0.contains('.'));
+                let mut request = CreateRequest {
+                    name: "n".into(),
+                    internal,
+                    ipv4: Some(v4),
+                    ipv6: v6,
+                    options: vec![format!("parent={parent}"), format!("ipvlan_mode={mode}")],
+                    ..Default::default()
+                };
+                for (row, (gateway, range, aux)) in rows.iter().zip(picks) {
+                    let text = |list: &[&str], at: usize| list.get(at).map(|s| s.to_string());
+                    request.subnets.push(row.0.into());
+                    request.gateways.extend(text(row.1, gateway));
+                    request.ip_ranges.extend(text(row.2, range));
+                    let aux = row
+                        .3
+                        .iter()
+                        .take(aux)
+                        .map(|address| format!("{address}={address}"));
+                    request.aux_addresses.extend(aux);
                 }
-            };
+                request
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        /// Whatever is typed, there is a network or one line that says what is wrong.
+        #[test]
+        fn any_words_make_a_network_or_one_line(request in any_request()) {
+            if let Err(error) = request.resolve(&host(), id('a'), 0) {
+                prop_assert!(!error.to_string().contains('\n'), "{}", error);
+            }
+        }
+
+        #[test]
+        fn good_words_make_a_sound_network(request in good_request()) {
+            let network = request
+                .resolve(&host(), id('a'), 0)
+                .map_err(|error| TestCaseError::fail(error.to_string()))?;
             prop_assert_eq!(network.ipv4, network.pools_of(Family::V4).next().is_some());
             prop_assert_eq!(network.ipv6, network.pools_of(Family::V6).next().is_some());
+            let (mut gateways, mut ranges, mut aux) = (0, 0, 0);
             for (i, pool) in network.pools.iter().enumerate() {
                 prop_assert!(pool.subnet.network() == pool.subnet.ip());
                 prop_assert!(!network.pools[..i].iter().any(|p| overlap(p.subnet, pool.subnet)));
@@ -452,7 +541,18 @@ mod tests {
                     prop_assert!(!chosen[..j].contains(address));
                 }
                 prop_assert!(pool.capacity() > 0);
+                gateways += usize::from(pool.gateway.is_some());
+                ranges += usize::from(pool.range.is_some());
+                aux += pool.aux.len();
             }
+            // Nothing that was said is lost.
+            prop_assert_eq!(ranges, request.ip_ranges.len());
+            prop_assert_eq!(aux, request.aux_addresses.len());
+            let expected = match network.needs_gateway() {
+                true => network.pools.len(),
+                false => request.gateways.len(),
+            };
+            prop_assert_eq!(gateways, expected);
         }
     }
 }
