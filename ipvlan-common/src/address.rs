@@ -27,6 +27,18 @@ impl Address {
         ])
     }
 
+    /// From the word that holds the four bytes in network order.
+    #[inline(always)]
+    pub const fn from_v4_word(word: u32) -> Self {
+        Self([0, 0, MAPPED, word])
+    }
+
+    /// From the words that hold the sixteen bytes in network order.
+    #[inline(always)]
+    pub const fn from_v6_words(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+
     /// The bytes in network order, IPv4 in mapped form.
     pub fn octets(self) -> [u8; 16] {
         let mut bytes = [0; 16];

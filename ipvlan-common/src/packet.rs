@@ -7,13 +7,25 @@ pub trait Bytes {
     /// `N` bytes from `offset`, `None` past the end. `offset` is a constant where this is used.
     fn head<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
-    /// The same for an offset that was read from the frame.
+    /// `N` words from `offset`, in the frame's byte order: what a program loads in one go.
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]>;
+
+    /// The same as [`Bytes::head`] for an offset that was read from the frame.
     fn at<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 }
 
 impl Bytes for [u8] {
     fn head<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..offset.checked_add(N)?)?.try_into().ok()
+    }
+
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let bytes = self.get(offset..offset.checked_add(4 * N)?)?;
+        let mut words = [0; N];
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_ne_bytes(chunk.try_into().ok()?);
+        }
+        Some(words)
     }
 
     fn at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -63,7 +75,8 @@ pub struct Packet {
     /// Ethernet source and destination are the same: all slaves share their parent's address,
     /// so this never comes from another station.
     pub looped: bool,
-    pub neighbour: Neighbour,
+    /// IPv6: the first next-header field.
+    next_header: u8,
 }
 
 const ETHERNET: usize = 14;
@@ -86,7 +99,7 @@ impl Packet {
             destination: Address::UNSPECIFIED,
             group: ethernet[0] & 1 != 0,
             looped: same_station(&ethernet),
-            neighbour: Neighbour::None,
+            next_header: 0,
         };
         match ethertype {
             0x0800 => packet.parse_v4(frame)?,
@@ -99,13 +112,14 @@ impl Packet {
 
     #[inline(always)]
     fn parse_v4<B: Bytes + ?Sized>(&mut self, frame: &B) -> Result<(), Malformed> {
-        let ip: [u8; 20] = frame.head(ETHERNET).ok_or(Malformed)?;
-        if ip[0] >> 4 != 4 || ip[0] & 0xf < 5 {
+        let [first, _, _, source, destination] = frame.words(ETHERNET).ok_or(Malformed)?;
+        let [version_and_length, ..] = first.to_ne_bytes();
+        if version_and_length >> 4 != 4 || version_and_length & 0xf < 5 {
             return Err(Malformed);
         }
         self.family = Family::V4;
-        self.source = Address::v4([ip[12], ip[13], ip[14], ip[15]]);
-        self.destination = Address::v4([ip[16], ip[17], ip[18], ip[19]]);
+        self.source = Address::from_v4_word(source);
+        self.destination = Address::from_v4_word(destination);
         Ok(())
     }
 
@@ -124,15 +138,25 @@ impl Packet {
 
     #[inline(always)]
     fn parse_v6<B: Bytes + ?Sized>(&mut self, frame: &B) -> Result<(), Malformed> {
-        let fixed: [u8; 8] = frame.head(ETHERNET).ok_or(Malformed)?;
-        if fixed[0] >> 4 != 6 {
+        let [first, second, s0, s1, s2, s3, d0, d1, d2, d3] =
+            frame.words(ETHERNET).ok_or(Malformed)?;
+        if first.to_ne_bytes()[0] >> 4 != 6 {
             return Err(Malformed);
         }
         self.family = Family::V6;
-        self.source = Address::v6(frame.head(ETHERNET + 8).ok_or(Malformed)?);
-        self.destination = Address::v6(frame.head(ETHERNET + 24).ok_or(Malformed)?);
-        self.neighbour = neighbour(frame, fixed[6])?;
+        self.source = Address::from_v6_words([s0, s1, s2, s3]);
+        self.destination = Address::from_v6_words([d0, d1, d2, d3]);
+        self.next_header = second.to_ne_bytes()[2];
         Ok(())
+    }
+
+    /// What this packet, parsed from `frame`, says about the neighbourhood.
+    #[inline(always)]
+    pub fn neighbour<B: Bytes + ?Sized>(&self, frame: &B) -> Result<Neighbour, Malformed> {
+        match self.family {
+            Family::V6 => neighbour(frame, self.next_header),
+            _ => Ok(Neighbour::None),
+        }
     }
 }
 

@@ -1,11 +1,15 @@
 //! Policy that needs nothing but the endpoint's record and the packet.
 
-use crate::{Address, Endpoint, Family, Neighbour, Packet, Reason};
+use crate::{Address, Bytes, Endpoint, Family, Malformed, Neighbour, Packet, Reason};
 
-/// May this endpoint send this packet as far as its own identity goes: does it speak from, and
-/// claim, only the addresses that it was given?
+/// May this endpoint send this packet, parsed from `frame`, as far as its own identity goes: does
+/// it speak from, and claim, only the addresses that it was given?
 #[inline(always)]
-pub fn may_speak(endpoint: &Endpoint, packet: &Packet) -> Result<(), Reason> {
+pub fn may_speak<B: Bytes + ?Sized>(
+    endpoint: &Endpoint,
+    packet: &Packet,
+    frame: &B,
+) -> Result<(), Reason> {
     match packet.family {
         Family::V4 if has(endpoint.v4, packet.source) => Ok(()),
         Family::V4 => Err(Reason::SpoofedSource),
@@ -17,15 +21,20 @@ pub fn may_speak(endpoint: &Endpoint, packet: &Packet) -> Result<(), Reason> {
             Ok(())
         }
         Family::Arp => Err(Reason::SpoofedNeighbour),
-        Family::V6 => may_speak_v6(endpoint, packet),
+        Family::V6 => {
+            let neighbour = packet
+                .neighbour(frame)
+                .map_err(|Malformed| Reason::Malformed)?;
+            may_speak_v6(endpoint, packet, neighbour)
+        }
         Family::Other => Err(Reason::UnknownProtocol),
     }
 }
 
 #[inline(always)]
-fn may_speak_v6(endpoint: &Endpoint, packet: &Packet) -> Result<(), Reason> {
+fn may_speak_v6(endpoint: &Endpoint, packet: &Packet, neighbour: Neighbour) -> Result<(), Reason> {
     let own = |address| has(endpoint.v6, address) || has(endpoint.link_local, address);
-    match packet.neighbour {
+    match neighbour {
         Neighbour::Router => return Err(Reason::SpoofedNeighbour),
         Neighbour::Advertisement(target) if !own(target) => return Err(Reason::SpoofedNeighbour),
         // Duplicate address detection (RFC 4862, 5.4.2) and reports sent before an address is

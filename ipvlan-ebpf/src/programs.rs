@@ -41,7 +41,7 @@ pub fn endpoint_egress(ctx: TcContext) -> i32 {
         if packet.ethertype != skb.protocol() {
             return Err(drop(Reason::Malformed));
         }
-        may_speak(endpoint, &packet).map_err(drop)?;
+        may_speak(endpoint, &packet, skb).map_err(drop)?;
         if !endpoint.is(EndpointFlags::HOST_ACCESS) && is_host(packet.destination) {
             return Err(drop(Reason::EndpointToHost));
         }

@@ -57,32 +57,60 @@ impl<'a> Skb<'a> {
     }
 }
 
-impl Bytes for Skb<'_> {
-    /// Direct packet access; a header outside the linear part (a raw socket can place it there)
-    /// is copied out.
+impl Skb<'_> {
+    /// Direct packet access to a `T` at a constant offset; a header outside the linear part (a
+    /// raw socket can place it there) is copied out.
+    ///
+    /// # Safety
+    ///
+    /// Any bytes must be a valid `T`.
     #[inline(always)]
-    fn head<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+    unsafe fn read<T: Copy>(&self, offset: usize) -> Option<T> {
         let start = self.0.data() + offset;
-        if start + N <= self.0.data_end() {
-            // SAFETY: the verifier has seen the check against `data_end`; a byte array has no
-            // alignment.
-            return Some(unsafe { *(start as *const [u8; N]) });
+        if start + size_of::<T>() <= self.0.data_end() {
+            // SAFETY: the verifier has seen the check against `data_end`, and refuses a load
+            // whose alignment the machine would not take.
+            return Some(unsafe { *(start as *const T) });
         }
-        self.at(offset)
+        // SAFETY: the caller's.
+        unsafe { self.copy(offset) }
     }
 
+    /// # Safety
+    ///
+    /// Any bytes must be a valid `T`.
     #[inline(always)]
-    fn at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: the helper writes all `N` bytes or fails.
+    unsafe fn copy<T: Copy>(&self, offset: usize) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper writes the whole value or fails.
         unsafe {
             let failed = bpf_skb_load_bytes(
                 self.raw().cast(),
                 offset as u32,
-                bytes.as_mut_ptr().cast(),
-                N as u32,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
             );
-            (failed == 0).then(|| bytes.assume_init())
+            (failed == 0).then(|| value.assume_init())
         }
+    }
+}
+
+impl Bytes for Skb<'_> {
+    #[inline(always)]
+    fn head<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        // SAFETY: an array of integers.
+        unsafe { self.read(offset) }
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        // SAFETY: an array of integers.
+        unsafe { self.read(offset) }
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        // SAFETY: an array of integers.
+        unsafe { self.copy(offset) }
     }
 }

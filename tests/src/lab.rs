@@ -21,7 +21,9 @@ pub struct Namespace {
 impl Namespace {
     pub fn new(name: &str) -> Self {
         sh(&format!("ip netns add {name}; ip -n {name} link set lo up"));
-        Self { name: name.to_owned() }
+        Self {
+            name: name.to_owned(),
+        }
     }
 
     /// Runs a shell script inside and returns its output; panics where it fails.
@@ -34,7 +36,11 @@ impl Namespace {
     }
 
     fn inside(&self, script: &str) -> String {
-        format!("ip netns exec {} sh -ec '{}'", self.name, script.replace('\'', "'\\''"))
+        format!(
+            "ip netns exec {} sh -ec '{}'",
+            self.name,
+            script.replace('\'', "'\\''")
+        )
     }
 
     /// Is there an answer to at least one of three pings?
@@ -59,7 +65,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
     }
 }
 
@@ -143,7 +151,8 @@ impl Lab {
     /// The switch port sends frames back out of the port they came from (reflective relay).
     pub fn set_hairpin(&self, on: bool) {
         let value = if on { "on" } else { "off" };
-        self.wire.sh(&format!("bridge link set dev port0 hairpin {value}"));
+        self.wire
+            .sh(&format!("bridge link set dev port0 hairpin {value}"));
     }
 }
 
@@ -165,26 +174,36 @@ fn clean() {
     for network in ctl("network ls -q").split_whitespace() {
         let json: Value =
             serde_json::from_str(&ctl(&format!("network inspect {network}"))).expect("JSON");
-        for id in json[0]["Containers"].as_object().expect("Containers").keys() {
+        for id in json[0]["Containers"]
+            .as_object()
+            .expect("Containers")
+            .keys()
+        {
             let _ = ctl_output(&format!("network disconnect --force {network} {id}"));
         }
         let _ = ctl_output(&format!("network rm {network}"));
     }
-    let _ = Command::new("ip").args(["link", "del", Lab::PARENT]).output();
+    let _ = Command::new("ip")
+        .args(["link", "del", Lab::PARENT])
+        .output();
 }
 
 /// Everything on the host that `ipvlan-ctl` may change: links, addresses, routes, qdiscs, pins
 /// and the rows of its store. Counters and time stamps are left out.
 pub fn snapshot() -> String {
-    let mut text = sh("ip -brief link; ip -oneline addr | sed 's/valid_lft.*//'; ip route
-                       tc qdisc show | grep -v ' dev lo ' || true");
+    let mut text = sh(
+        "ip -brief link; ip -oneline addr | sed 's/valid_lft.*//'; ip route
+                       tc qdisc show | grep -v ' dev lo ' || true",
+    );
     text += &tree(Path::new(PINS));
     text += &rows();
     text
 }
 
 fn tree(folder: &Path) -> String {
-    let Ok(entries) = fs::read_dir(folder) else { return String::new() };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return String::new();
+    };
     let mut lines: Vec<String> = entries
         .map(|entry| entry.expect("a readable folder").path())
         .map(|path| format!("{}\n{}", path.display(), tree(&path)))
@@ -207,8 +226,13 @@ fn rows() -> String {
         .expect("table names");
     let mut text = String::new();
     // The host's identity is written once, with the first network; cursors are IPAM's memory.
-    for name in names.iter().filter(|name| !matches!(name.as_str(), "meta" | "cursors")) {
-        let mut all = store.prepare(&format!("SELECT * FROM \"{name}\"")).expect("a table");
+    for name in names
+        .iter()
+        .filter(|name| !matches!(name.as_str(), "meta" | "cursors"))
+    {
+        let mut all = store
+            .prepare(&format!("SELECT * FROM \"{name}\""))
+            .expect("a table");
         let columns = all.column_count();
         let lines: Vec<String> = all
             .query_map([], |row| {

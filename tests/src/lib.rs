@@ -18,7 +18,10 @@ pub fn kernel() -> String {
 
 /// Runs a shell script and returns its output; panics where it fails.
 pub fn sh(script: &str) -> String {
-    let output = Command::new("sh").args(["-ec", script]).output().expect("sh starts");
+    let output = Command::new("sh")
+        .args(["-ec", script])
+        .output()
+        .expect("sh starts");
     assert!(
         output.status.success(),
         "`{script}` ended with {}: {}{}",
@@ -31,7 +34,12 @@ pub fn sh(script: &str) -> String {
 
 /// Does this shell script succeed?
 pub fn succeeds(script: &str) -> bool {
-    Command::new("sh").args(["-ec", script]).output().expect("sh starts").status.success()
+    Command::new("sh")
+        .args(["-ec", script])
+        .output()
+        .expect("sh starts")
+        .status
+        .success()
 }
 
 /// The program under test, with these words.
@@ -57,7 +65,9 @@ pub fn ctl(line: &str) -> String {
 
 /// Runs `ipvlan-ctl` with a line's words, whatever comes of it.
 pub fn ctl_output(line: &str) -> Output {
-    ctl_command(line.split_whitespace()).output().expect("ipvlan-ctl starts")
+    ctl_command(line.split_whitespace())
+        .output()
+        .expect("ipvlan-ctl starts")
 }
 
 /// Runs `ipvlan-ctl`, which must refuse with exit code 1, one line on stderr that holds all of
@@ -66,10 +76,21 @@ pub fn refused(line: &str, words: &[&str]) {
     let before = snapshot();
     let output = ctl_output(line);
     let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "`ipvlan-ctl {line}`: {message}");
-    assert_eq!(message.lines().count(), 1, "one line for `ipvlan-ctl {line}`: {message}");
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "`ipvlan-ctl {line}`: {message}"
+    );
+    assert_eq!(
+        message.lines().count(),
+        1,
+        "one line for `ipvlan-ctl {line}`: {message}"
+    );
     for word in words {
-        assert!(message.contains(word), "{word:?} in the error of `ipvlan-ctl {line}`: {message}");
+        assert!(
+            message.contains(word),
+            "{word:?} in the error of `ipvlan-ctl {line}`: {message}"
+        );
     }
     assert_eq!(snapshot(), before, "`ipvlan-ctl {line}` changed something");
 }

@@ -61,7 +61,10 @@ fn many_processes_may_be_the_first() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert!(!names.iter().any(|name| name.starts_with("draft")), "{names:?}");
+    assert!(
+        !names.iter().any(|name| name.starts_with("draft")),
+        "{names:?}"
+    );
     pins.open().unpin_all().unwrap();
     assert!(!Path::new(pins.0).exists());
 }
@@ -83,7 +86,10 @@ fn a_parent_is_attached_and_detached_without_a_trace() {
     }
     thread::sleep(std::time::Duration::from_millis(200));
     assert!(!datapath.parent_attached(index, "dp0").unwrap());
-    assert_eq!(sh("tc qdisc show dev dp0; tc filter show dev dp0 ingress"), before);
+    assert_eq!(
+        sh("tc qdisc show dev dp0; tc filter show dev dp0 ingress"),
+        before
+    );
 
     datapath.attach_parent(index, "dp0").unwrap();
     sh("ip link del dp0");
@@ -112,7 +118,9 @@ fn records_come_and_go() {
     for _ in 0..2 {
         datapath.put_network(&network()).unwrap();
         datapath.put_endpoint(&network(), &endpoint()).unwrap();
-        datapath.set_host_addresses(&["10.0.0.1".parse().unwrap()]).unwrap();
+        datapath
+            .set_host_addresses(&["10.0.0.1".parse().unwrap()])
+            .unwrap();
     }
     assert_eq!(datapath.used_slots().unwrap(), [3]);
     assert_eq!(datapath.figures(&[3]).unwrap(), [Figures::default()]);

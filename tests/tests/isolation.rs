@@ -6,7 +6,9 @@ use ipvlan_tests::{Figures, Lab, Namespace, ctl, detach_all_programs, sh, succee
 fn db_net(options: &str) -> (Lab, Namespace) {
     let lab = Lab::new();
     let one = Namespace::new("ipv1");
-    ctl(&format!("network create --subnet 192.168.1.0/24 -o parent=eth9 {options} db_net"));
+    ctl(&format!(
+        "network create --subnet 192.168.1.0/24 -o parent=eth9 {options} db_net"
+    ));
     ctl("network connect --ip 192.168.1.10 db_net ipv1");
     (lab, one)
 }
@@ -31,7 +33,10 @@ fn a_hairpin_switch_does_not_join_host_and_endpoint() {
 
     detach_all_programs(&[&one]);
     flush_neighbours(&one);
-    assert!(host_pings(), "the kernel alone lets a hairpin switch join them");
+    assert!(
+        host_pings(),
+        "the kernel alone lets a hairpin switch join them"
+    );
     assert!(one.pings(Lab::HOST));
 }
 
@@ -46,7 +51,10 @@ fn the_shared_mac_is_no_way_to_the_host() {
         snmp.split_whitespace().nth(1).unwrap().parse().unwrap()
     };
     let ping = || {
-        one.sh(&format!("ip neigh replace 192.168.1.2 lladdr {} dev eth0", mac.trim()));
+        one.sh(&format!(
+            "ip neigh replace 192.168.1.2 lladdr {} dev eth0",
+            mac.trim()
+        ));
         let before = received();
         assert!(!one.pings(Lab::HOST));
         received() - before
@@ -85,10 +93,17 @@ fn an_internal_network_on_a_real_parent_holds_in() {
 
     assert!(!one.pings("10.9.0.1"));
     assert!(Figures::of("ipv1").dropped("outside-internal") > 0);
-    assert!(one.pings(Lab::WIRE), "the wire's own part of the subnet is inside");
+    assert!(
+        one.pings(Lab::WIRE),
+        "the wire's own part of the subnet is inside"
+    );
     // And in the other direction: a packet from outside the subnet is not heard.
-    lab.wire.sh("ip route add 192.168.1.10/32 dev sw0 src 10.9.0.1 || true");
-    assert!(!lab.wire.succeeds("ping -n -q -c 2 -W 1 -I 10.9.0.1 192.168.1.10"));
+    lab.wire
+        .sh("ip route add 192.168.1.10/32 dev sw0 src 10.9.0.1 || true");
+    assert!(
+        !lab.wire
+            .succeeds("ping -n -q -c 2 -W 1 -I 10.9.0.1 192.168.1.10")
+    );
 
     detach_all_programs(&[&one]);
     flush_neighbours(&one);
@@ -105,15 +120,19 @@ fn a_second_slave_of_the_containers_own_reaches_nobody() {
     one.sh("ip link add link eth0 name eth1 type ipvlan mode l2
             ip addr add 192.168.1.99/24 dev eth1
             ip link set eth1 up");
-    let from_second = |to: &str| {
-        one.succeeds(&format!("ping -n -q -c 3 -i 0.2 -W 1 -I eth1 {to}"))
-    };
-    assert!(!from_second("192.168.1.11"), "the other endpoint takes no unstamped packet");
+    let from_second = |to: &str| one.succeeds(&format!("ping -n -q -c 3 -i 0.2 -W 1 -I eth1 {to}"));
+    assert!(
+        !from_second("192.168.1.11"),
+        "the other endpoint takes no unstamped packet"
+    );
     assert!(Figures::of("ipv2").dropped("unattached") > 0);
 
     detach_all_programs(&[&one, &two]);
     flush_neighbours(&two);
-    assert!(from_second("192.168.1.11"), "the kernel alone delivers them");
+    assert!(
+        from_second("192.168.1.11"),
+        "the kernel alone delivers them"
+    );
     drop(lab);
 }
 

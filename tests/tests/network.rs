@@ -25,16 +25,31 @@ fn the_pages_db_net_has_the_pages_defaults() {
 fn an_endpoint_is_what_the_page_says() {
     let _lab = Lab::new();
     let ns = Namespace::new("ipv1");
-    ctl("network create --subnet 192.168.1.0/24 --gateway 192.168.1.1 -o parent=eth9 \
-         -o ipvlan_mode=l2 db_net");
+    ctl(
+        "network create --subnet 192.168.1.0/24 --gateway 192.168.1.1 -o parent=eth9 \
+         -o ipvlan_mode=l2 db_net",
+    );
     ctl("network connect --ip 192.168.1.10 db_net ipv1");
 
     let links = ns.sh("ip -details -oneline link show eth0");
     assert!(links.contains("ipvlan  mode l2 bridge"), "{links}");
-    assert!(links.contains("state UP") || links.contains("state UNKNOWN"), "{links}");
-    assert!(ns.sh("ip -4 -brief addr show eth0").contains("192.168.1.10/24"));
-    assert!(ns.sh("ip route").contains("default via 192.168.1.1 dev eth0"));
-    assert_eq!(ns.sh("ip -6 addr show dev eth0"), "", "no IPv6 unless asked for");
+    assert!(
+        links.contains("state UP") || links.contains("state UNKNOWN"),
+        "{links}"
+    );
+    assert!(
+        ns.sh("ip -4 -brief addr show eth0")
+            .contains("192.168.1.10/24")
+    );
+    assert!(
+        ns.sh("ip route")
+            .contains("default via 192.168.1.1 dev eth0")
+    );
+    assert_eq!(
+        ns.sh("ip -6 addr show dev eth0"),
+        "",
+        "no IPv6 unless asked for"
+    );
 
     let endpoints = inspect("db_net")["Containers"].clone();
     let rows: Vec<&Value> = endpoints.as_object().unwrap().values().collect();
@@ -46,15 +61,22 @@ fn an_endpoint_is_what_the_page_says() {
 fn addresses_are_handed_out_after_the_gateway() {
     let _lab = Lab::new();
     ctl("network create --subnet 192.168.1.0/29 -o parent=eth9 small");
-    let namespaces: Vec<Namespace> =
-        (0..6).map(|i| Namespace::new(&format!("small{i}"))).collect();
+    let namespaces: Vec<Namespace> = (0..6)
+        .map(|i| Namespace::new(&format!("small{i}")))
+        .collect();
     // .1 is the gateway: five are left of six.
     for ns in &namespaces[..5] {
         ctl(&format!("network connect small {}", ns.name));
     }
     let mut addresses: Vec<String> = namespaces[..5]
         .iter()
-        .map(|ns| ns.sh("ip -4 -brief addr show eth0").split_whitespace().nth(2).unwrap().to_owned())
+        .map(|ns| {
+            ns.sh("ip -4 -brief addr show eth0")
+                .split_whitespace()
+                .nth(2)
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     addresses.sort();
     let expected: Vec<String> = (2..7).map(|i| format!("192.168.1.{i}/29")).collect();
@@ -70,7 +92,10 @@ fn no_parent_and_internal_are_isolated_networks() {
     ctl("network create --subnet 192.168.10.0/24 isolated1");
     ctl("network create --subnet 192.168.11.0/24 --internal isolated2");
     ctl("network create isolated3");
-    assert_eq!(inspect("isolated3")["IPAM"]["Config"][0]["Subnet"], "172.18.0.0/16");
+    assert_eq!(
+        inspect("isolated3")["IPAM"]["Config"][0]["Subnet"],
+        "172.18.0.0/16"
+    );
     for name in ["isolated1", "isolated2", "isolated3"] {
         let network = inspect(name);
         assert_eq!(network["Internal"], true, "{name}");
@@ -80,16 +105,32 @@ fn no_parent_and_internal_are_isolated_networks() {
         let pair = [1, 2].map(|i| Namespace::new(&format!("{name}-{i}")));
         for ns in &pair {
             ctl(&format!("network connect {name} {}", ns.name));
-            assert_eq!(ns.sh("ip route show default"), "", "no default route in {name}");
+            assert_eq!(
+                ns.sh("ip route show default"),
+                "",
+                "no default route in {name}"
+            );
         }
         let address = pair[1].sh("ip -4 -brief addr show eth0");
-        let address = address.split_whitespace().nth(2).unwrap().split('/').next().unwrap();
-        assert!(pair[0].pings(address), "the endpoints of {name} reach each other");
+        let address = address
+            .split_whitespace()
+            .nth(2)
+            .unwrap()
+            .split('/')
+            .next()
+            .unwrap();
+        assert!(
+            pair[0].pings(address),
+            "the endpoints of {name} reach each other"
+        );
         assert!(!pair[0].pings(Lab::WIRE));
         assert!(!pair[0].pings(Lab::HOST));
     }
     drop(lab);
-    assert!(!sh("ip -brief link").contains("di-"), "the dummies go with their networks");
+    assert!(
+        !sh("ip -brief link").contains("di-"),
+        "the dummies go with their networks"
+    );
 }
 
 #[test]
@@ -118,29 +159,62 @@ fn bad_input_is_refused_and_changes_nothing() {
     ctl("network create --subnet 192.168.1.0/24 -o parent=eth9 db_net");
     let _ns = Namespace::new("target");
     for (line, words) in [
-        ("network create --subnet 10.1.0.0/24 db_net", &["db_net"][..]),
-        ("network create --subnet 10.1.0.0/24 -o parent=eth77 n", &["parent", "eth77"]),
-        ("network create --subnet 192.168.1.0./24 n", &["--subnet", "192.168.1.0./24"]),
-        ("network create --subnet 10.1.0.7/24 n", &["--subnet", "10.1.0.7/24", "10.1.0.0/24"]),
+        (
+            "network create --subnet 10.1.0.0/24 db_net",
+            &["db_net"][..],
+        ),
+        (
+            "network create --subnet 10.1.0.0/24 -o parent=eth77 n",
+            &["parent", "eth77"],
+        ),
+        (
+            "network create --subnet 192.168.1.0./24 n",
+            &["--subnet", "192.168.1.0./24"],
+        ),
+        (
+            "network create --subnet 10.1.0.7/24 n",
+            &["--subnet", "10.1.0.7/24", "10.1.0.0/24"],
+        ),
         (
             "network create --subnet 10.1.0.0/24 --gateway 10.2.0.1 n",
             &["--gateway", "10.2.0.1", "10.1.0.0/24"],
         ),
-        ("network create -o ipvlan_mode=l9 n", &["ipvlan_mode", "l9", "l2", "l3", "l3s"]),
-        ("network create -o ipvlan_mode=12 n", &["ipvlan_mode", "12", "l2"]),
-        ("network create -o ipvlan_flag=open n", &["ipvlan_flag", "open", "private"]),
+        (
+            "network create -o ipvlan_mode=l9 n",
+            &["ipvlan_mode", "l9", "l2", "l3", "l3s"],
+        ),
+        (
+            "network create -o ipvlan_mode=12 n",
+            &["ipvlan_mode", "12", "l2"],
+        ),
+        (
+            "network create -o ipvlan_flag=open n",
+            &["ipvlan_flag", "open", "private"],
+        ),
         ("network create -o parent=lo n", &["parent", "lo"]),
         ("network create -o color=red n", &["color", "parent"]),
         ("network create -d bridge n", &["bridge", "ipvlan"]),
-        ("network create --subnet 10.1.0.0/24 -o parent=eth9 n", &["eth9", "db_net"]),
-        ("network create -o parent=eth9.5000 n", &["eth9.5000", "4094"]),
+        (
+            "network create --subnet 10.1.0.0/24 -o parent=eth9 n",
+            &["eth9", "db_net"],
+        ),
+        (
+            "network create -o parent=eth9.5000 n",
+            &["eth9.5000", "4094"],
+        ),
         ("network rm nothing", &["nothing"]),
         ("network inspect nothing", &["nothing"]),
         ("network connect nothing target", &["nothing"]),
         ("network connect db_net /no/such/file", &["/no/such/file"]),
         ("network connect db_net no-such-ns", &["no-such-ns"]),
-        ("network connect --ip 10.9.9.9 db_net target", &["--ip", "10.9.9.9", "192.168.1.0/24"]),
-        ("network connect --ip 192.168.1.1 db_net target", &["--ip", "192.168.1.1"]),
+        (
+            "network connect --ip 10.9.9.9 db_net target",
+            &["--ip", "10.9.9.9", "192.168.1.0/24"],
+        ),
+        (
+            "network connect --ip 192.168.1.1 db_net target",
+            &["--ip", "192.168.1.1"],
+        ),
         ("network disconnect db_net target", &["target"]),
     ] {
         refused(line, words);
@@ -154,7 +228,8 @@ fn without_root_nothing_is_tried() {
     let mut ctl = ctl_command([]);
     let program = ctl.get_program().to_owned();
     ctl = std::process::Command::new("setpriv");
-    ctl.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program);
+    ctl.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(program);
     ctl.args(["network", "create", "--subnet", "10.1.0.0/24", "n"]);
     let output = ctl.output().expect("setpriv starts");
     let message = String::from_utf8_lossy(&output.stderr);

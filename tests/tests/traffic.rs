@@ -31,7 +31,10 @@ fn endpoints_reach_each_other_and_the_wire_but_not_the_host() {
     assert!(Figures::of("ipv1").dropped("endpoint-to-host") > 0);
     assert!(!succeeds("ping -n -q -c 2 -W 1 192.168.1.10"));
     assert!(Figures::of("ipv1").dropped("host-to-endpoint") > 0);
-    assert!(succeeds("ping -n -q -c 2 -W 1 192.168.1.3"), "the host keeps its own network");
+    assert!(
+        succeeds("ping -n -q -c 2 -W 1 192.168.1.3"),
+        "the host keeps its own network"
+    );
 }
 
 /// Reads both sides until two readings agree, since a counter may move between them.
@@ -52,11 +55,18 @@ fn figures_equal_the_kernels(name: &str, namespace: &Namespace) -> Counters {
 
 #[test]
 fn figures_are_the_kernels_for_pings_between_endpoints() {
-    let Pair { lab: _lab, one, two } = pair();
+    let Pair {
+        lab: _lab,
+        one,
+        two,
+    } = pair();
     one.sh("ping -n -q -f -c 1000 192.168.1.11");
     let sent = figures_equal_the_kernels("ipv1", &one);
     let received = figures_equal_the_kernels("ipv2", &two);
-    assert!(sent.tx_packets >= 1000 && received.rx_packets >= 1000, "{sent:?} {received:?}");
+    assert!(
+        sent.tx_packets >= 1000 && received.rx_packets >= 1000,
+        "{sent:?} {received:?}"
+    );
 }
 
 #[test]
@@ -70,10 +80,16 @@ fn figures_are_the_kernels_for_the_wire() {
 
 #[test]
 fn figures_are_the_kernels_for_tcp() {
-    let Pair { lab: _lab, one, two } = pair();
+    let Pair {
+        lab: _lab,
+        one,
+        two,
+    } = pair();
     let iperf = || {
-        sh("ip netns exec ipv2 iperf3 --server --one-off --daemon --pidfile /tmp/iperf3.pid
-            sleep 0.5");
+        sh(
+            "ip netns exec ipv2 iperf3 --server --one-off --daemon --pidfile /tmp/iperf3.pid
+            sleep 0.5",
+        );
         one.sh("iperf3 --client 192.168.1.11 --time 3 --json > /dev/null");
     };
     iperf();
@@ -84,7 +100,11 @@ fn figures_are_the_kernels_for_tcp() {
 
 #[test]
 fn figures_are_the_kernels_for_broadcast_and_fragments() {
-    let Pair { lab: _lab, one, two } = pair();
+    let Pair {
+        lab: _lab,
+        one,
+        two,
+    } = pair();
     // Every ARP request is a broadcast that the driver delivers by its work queue.
     one.sh("for i in 20 21 22; do ping -n -q -c 1 -W 1 192.168.1.$i || true; done");
     one.sh("ping -n -q -c 20 -i 0.01 -s 4000 192.168.1.11");
@@ -95,7 +115,11 @@ fn figures_are_the_kernels_for_broadcast_and_fragments() {
 
 #[test]
 fn figures_begin_at_zero_for_each_endpoint() {
-    let Pair { lab: _lab, one, two: _two } = pair();
+    let Pair {
+        lab: _lab,
+        one,
+        two: _two,
+    } = pair();
     one.sh("ping -n -q -f -c 100 192.168.1.11");
     ctl("network disconnect db_net ipv1");
     ctl("network connect --ip 192.168.1.10 db_net ipv1");

@@ -45,7 +45,11 @@ impl Tour {
     fn new() -> Result<Self> {
         let program = std::env::var_os("IPVLAN_CTL").context("IPVLAN_CTL names no ipvlan-ctl")?;
         let folder = std::env::temp_dir().join(format!("ipvlan-tour-{}", std::process::id()));
-        Ok(Self { program, folder, broken: Vec::new() })
+        Ok(Self {
+            program,
+            folder,
+            broken: Vec::new(),
+        })
     }
 
     fn walk(&mut self) -> Result<()> {
@@ -78,28 +82,62 @@ impl Tour {
         ])?;
         for (name, address) in [("ipv1", "192.168.1.11"), ("ipv2", "192.168.1.12")] {
             let ip = format!("--ip={address}");
-            self.ctl(&["run", "-d", "--net=db_net", "--name", name, &ip, "sleep", "600"])?;
+            self.ctl(&[
+                "run",
+                "-d",
+                "--net=db_net",
+                "--name",
+                name,
+                &ip,
+                "sleep",
+                "600",
+            ])?;
         }
         self.ctl(&["network", "ls"])?;
         let ipv1 = self.endpoint("db_net", "ipv1")?;
         let ipv2 = self.endpoint("db_net", "ipv2")?;
         println!("ipv2# ip -details address show eth0");
-        print!("{}", output(Place::Endpoint(&ipv2).command("ip -details address show eth0"))?);
+        print!(
+            "{}",
+            output(Place::Endpoint(&ipv2).command("ip -details address show eth0"))?
+        );
 
         heading("Endpoints reach each other, and the wire");
-        self.claim_ping("ipv2 reaches ipv1", Place::Endpoint(&ipv2), "192.168.1.11", true)?;
+        self.claim_ping(
+            "ipv2 reaches ipv1",
+            Place::Endpoint(&ipv2),
+            "192.168.1.11",
+            true,
+        )?;
         self.claim_ping("ipv1 reaches the wire", Place::Endpoint(&ipv1), WIRE, true)?;
         self.claim_ping("the wire reaches ipv1", Place::Wire, "192.168.1.11", true)?;
 
         heading("Host and endpoints do not");
-        self.claim_ping("ipv1 does not reach the host", Place::Endpoint(&ipv1), HOST, false)?;
+        self.claim_ping(
+            "ipv1 does not reach the host",
+            Place::Endpoint(&ipv1),
+            HOST,
+            false,
+        )?;
         self.claim_drop("ipv1", "endpoint-to-host")?;
-        self.claim_ping("the host does not reach ipv1", Place::Host, "192.168.1.11", false)?;
+        self.claim_ping(
+            "the host does not reach ipv1",
+            Place::Host,
+            "192.168.1.11",
+            false,
+        )?;
         self.claim_drop("ipv1", "host-to-endpoint")?;
 
         heading("The page's three isolated networks");
         for (network, options) in ISOLATED {
-            self.ctl(&[&["network", "create", "-d", "ipvlan"][..], options, &[network]].concat())?;
+            self.ctl(
+                &[
+                    &["network", "create", "-d", "ipvlan"][..],
+                    options,
+                    &[network],
+                ]
+                .concat(),
+            )?;
         }
         for (network, _) in ISOLATED {
             let names = [1, 2].map(|i| format!("{network}-c{i}"));
@@ -111,7 +149,10 @@ impl Tour {
             let two = self.endpoint(network, &names[1])?;
             let routes = output(Place::Endpoint(&one).command("ip route"))?;
             println!("{}# ip route\n{}", one.name, routes.trim_end());
-            self.claim(format!("{network} has no default route"), !routes.contains("default"));
+            self.claim(
+                format!("{network} has no default route"),
+                !routes.contains("default"),
+            );
             let inside = format!("inside {network}, endpoints reach each other");
             self.claim_ping(&inside, Place::Endpoint(&one), &two.address, true)?;
             // Even with a route of its own making, nothing leaves.
@@ -153,7 +194,10 @@ impl Tour {
             .args(words)
             .env("IPVLAN_CTL_STATE_DIR", self.folder.join("state"))
             .env("IPVLAN_CTL_RUN_DIR", self.folder.join("run"))
-            .env("IPVLAN_CTL_PIN_DIR", format!("/sys/fs/bpf/ipvlan-tour-{}", std::process::id()));
+            .env(
+                "IPVLAN_CTL_PIN_DIR",
+                format!("/sys/fs/bpf/ipvlan-tour-{}", std::process::id()),
+            );
         command
     }
 
@@ -163,18 +207,26 @@ impl Tour {
 
     fn endpoint(&self, network: &str, name: &str) -> Result<Endpoint> {
         let json = self.json(&["network", "inspect", network])?;
-        let rows = json[0]["Containers"].as_object().context("inspect lists no Containers")?;
+        let rows = json[0]["Containers"]
+            .as_object()
+            .context("inspect lists no Containers")?;
         let row = rows
             .values()
             .find(|row| row["Name"] == name)
             .with_context(|| format!("{network} has no endpoint {name}"))?;
         let text = |field: &str| {
-            let value = row[field].as_str().with_context(|| format!("{name} has no {field}"))?;
+            let value = row[field]
+                .as_str()
+                .with_context(|| format!("{name} has no {field}"))?;
             Ok::<_, anyhow::Error>(value.to_owned())
         };
         let address = text("IPv4Address")?;
         let address = address.split('/').next().unwrap_or_default().to_owned();
-        Ok(Endpoint { name: name.to_owned(), netns: text("Netns")?, address })
+        Ok(Endpoint {
+            name: name.to_owned(),
+            netns: text("Netns")?,
+            address,
+        })
     }
 
     fn claim(&mut self, claim: String, holds: bool) {
@@ -202,9 +254,13 @@ impl Tour {
     /// Claims that our programs dropped packets of this endpoint for this reason.
     fn claim_drop(&mut self, endpoint: &str, reason: &str) -> Result<()> {
         let stats = self.json(&["stats", "--json"])?;
-        let rows = stats["endpoints"].as_array().context("stats lists no endpoints")?;
+        let rows = stats["endpoints"]
+            .as_array()
+            .context("stats lists no endpoints")?;
         let row = rows.iter().find(|row| row["name"] == endpoint);
-        let count = row.and_then(|row| row["drops"][reason].as_u64()).unwrap_or(0);
+        let count = row
+            .and_then(|row| row["drops"][reason].as_u64())
+            .unwrap_or(0);
         let by = format!("ipvlan-ctl dropped {count} packets of {endpoint}, reason {reason}");
         self.claim(by, count > 0);
         Ok(())
@@ -263,9 +319,14 @@ fn shell(script: &str) -> Result<()> {
 }
 
 fn output(mut command: Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {command:?}"))?;
     if !output.status.success() {
-        bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+        bail!(
+            "{command:?} failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim_end()
+        );
     }
     Ok(String::from_utf8(output.stdout)?)
 }

@@ -29,15 +29,18 @@ pub fn exist(root: &Path) -> bool {
     abi_folder(root).is_dir()
 }
 
-/// Loads and pins everything, unless it is there. It is prepared under a name of this process
-/// and then renamed, which only one of many concurrent processes can win.
+/// Loads and pins everything, unless it is there. It is prepared under a name of its own and then
+/// renamed, which only one of many concurrent callers can win.
 pub fn ensure(root: &Path) -> Result<()> {
     let done = abi_folder(root);
     if !done.is_dir() {
         ensure_bpffs(root)?;
-        let draft = root.join(format!("draft-{}", std::process::id()));
-        // A process that had our pid before us may have been killed here.
-        remove_tree(&draft)?;
+        remove_orphaned_drafts(root)?;
+        let draft = root.join(format!(
+            "draft-{}-{:x}",
+            std::process::id(),
+            rand::random::<u64>()
+        ));
         create(&draft)?;
         let loaded = load(&draft).and_then(|()| match fs::rename(&draft, &done) {
             Err(_) if done.is_dir() => remove_tree(&draft),
@@ -49,6 +52,21 @@ pub fn ensure(root: &Path) -> Result<()> {
         }
     }
     create(&links_folder(root))
+}
+
+/// Removes the drafts of processes that were killed while loading.
+fn remove_orphaned_drafts(root: &Path) -> Result<()> {
+    for entry in fs::read_dir(root).map_err(io_error("read", root))? {
+        let path = entry.map_err(io_error("read", root))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let pid = name
+            .strip_prefix("draft-")
+            .and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove_tree(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn load(folder: &Path) -> Result<()> {
@@ -65,6 +83,11 @@ fn load(folder: &Path) -> Result<()> {
             return Err(DatapathError::Load(format!("{name} is not a classifier")));
         };
         program.load().map_err(|e| failed(&e))?;
+            eprintln!(
+                "{name} {:?}",
+                program.info().unwrap().verified_instruction_count()
+            );
+        }
         program.pin(folder.join(name)).map_err(|e| failed(&e))?;
     }
     Ok(())
