@@ -83,11 +83,6 @@ fn load(folder: &Path) -> Result<()> {
             return Err(DatapathError::Load(format!("{name} is not a classifier")));
         };
         program.load().map_err(|e| failed(&e))?;
-            eprintln!(
-                "{name} {:?}",
-                program.info().unwrap().verified_instruction_count()
-            );
-        }
         program.pin(folder.join(name)).map_err(|e| failed(&e))?;
     }
     Ok(())
