@@ -353,12 +353,7 @@ impl Netlink {
             .await
     }
 
-    async fn default_by_device(
-        &self,
-        index: u32,
-        name: &str,
-        v6: bool,
-    ) -> Result<(), KernelError> {
+    async fn default_by_device(&self, index: u32, name: &str, v6: bool) -> Result<(), KernelError> {
         let message = if v6 {
             RouteMessageBuilder::<Ipv6Addr>::new()
                 .output_interface(index)
