@@ -41,7 +41,7 @@ struct Run {
 }
 
 impl Records<'_> {
-    /// Leases `address` to an endpoint and moves the pool's cursor to it.
+    /// Leases `address` to an endpoint.
     pub fn lease(
         &self,
         pool: &IpNetwork,
@@ -52,11 +52,6 @@ impl Records<'_> {
         self.0.execute(
             "INSERT INTO leases (pool, address, endpoint) VALUES (?1, ?2, ?3)",
             params![name, own, endpoint.as_str()],
-        )?;
-        self.0.execute(
-            "INSERT INTO cursors (pool, address) VALUES (?1, ?2)
-             ON CONFLICT (pool) DO UPDATE SET address = excluded.address",
-            params![name, own],
         )?;
         let n = u128::from_be_bytes(own);
         let left = match n.checked_sub(1) {
@@ -77,6 +72,16 @@ impl Records<'_> {
                 last: right.map_or(own, |run| run.last),
             },
         )
+    }
+
+    /// Notes `address` as the one handed out last in the pool.
+    pub fn set_cursor(&self, pool: &IpNetwork, address: IpAddr) -> Result<(), StoreError> {
+        self.0.execute(
+            "INSERT INTO cursors (pool, address) VALUES (?1, ?2)
+             ON CONFLICT (pool) DO UPDATE SET address = excluded.address",
+            params![pool.to_string(), key(address)],
+        )?;
+        Ok(())
     }
 
     /// Releases every address of an endpoint.

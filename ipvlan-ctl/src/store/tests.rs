@@ -75,6 +75,7 @@ fn lease_next(records: &Records<'_>, network: u32, name: &str) -> Result<IpAddr,
     let row = endpoint(network, name, records.take_slot()?);
     records.insert_endpoint(&row)?;
     records.lease(&pool, address, &row.id)?;
+    records.set_cursor(&pool, address)?;
     Ok(address)
 }
 
