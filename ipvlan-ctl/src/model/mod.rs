@@ -4,9 +4,15 @@ pub mod id;
 pub mod invalid;
 pub mod ipam;
 pub mod network;
+pub mod pool;
 
+mod find;
+mod options;
+mod parent;
+mod pools;
+
+pub use find::{FindError, find};
 pub use id::Id;
 pub use invalid::Invalid;
-pub use network::{
-    AddressPlan, CreateRequest, Flag, HostView, LinkView, Mode, Network, Parent, Pool,
-};
+pub use network::{AddressPlan, CreateRequest, Flag, HostView, LinkView, Mode, Network, Parent};
+pub use pool::{Pool, Reservation, Usage};

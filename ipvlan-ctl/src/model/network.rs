@@ -1,12 +1,16 @@
 //! What a network is, and how a user's words become one.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::{Id, Invalid};
+use super::ipam::Family;
+use super::options::{self, DriverOptions};
+use super::pools::{self, Needs};
+use super::{Id, Invalid, Pool, parent};
 
 /// ipvlan mode of the parent's port (`IFLA_IPVLAN_MODE`); one per parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -18,6 +22,16 @@ pub enum Mode {
     L3s,
 }
 
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::L2 => "l2",
+            Self::L3 => "l3",
+            Self::L3s => "l3s",
+        })
+    }
+}
+
 /// ipvlan flag of the parent's port (`IFLA_IPVLAN_FLAGS`); one per parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -26,6 +40,16 @@ pub enum Flag {
     Bridge,
     Private,
     Vepa,
+}
+
+impl fmt::Display for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bridge => "bridge",
+            Self::Private => "private",
+            Self::Vepa => "vepa",
+        })
+    }
 }
 
 /// The device under a network's slaves, and who made it.
@@ -50,19 +74,6 @@ impl Parent {
             Self::Existing { name } | Self::Vlan { name, .. } | Self::Dummy { name } => name,
         }
     }
-}
-
-/// One subnet of a network with what IPAM must know of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pool {
-    /// Network address and prefix; host bits are zero.
-    pub subnet: IpNetwork,
-    /// `None` where the network needs none (l3, l3s, internal) and none was given.
-    pub gateway: Option<IpAddr>,
-    /// Where dynamic addresses come from; the whole subnet if `None`.
-    pub range: Option<IpNetwork>,
-    /// Reserved by `--aux-address NAME=ADDR`.
-    pub aux: BTreeMap<String, IpAddr>,
 }
 
 /// A network as stored.
@@ -150,10 +161,78 @@ pub struct AddressPlan {
     pub device_default: bool,
 }
 
+impl Network {
+    /// The pool in whose subnet `address` lies.
+    pub fn pool_of(&self, address: IpAddr) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.contains(address))
+    }
+
+    /// The pools of one family, in the order they are tried.
+    pub fn pools_of(&self, family: Family) -> impl Iterator<Item = &Pool> {
+        self.pools
+            .iter()
+            .filter(move |pool| Family::of(&pool.subnet) == family)
+    }
+
+    /// What an endpoint with these addresses sets up in its namespace. An address that is in no
+    /// pool of the network (none that IPAM gave) stands alone: full prefix length, no gateway.
+    pub fn address_plan(&self, v4: Option<IpAddr>, v6: Option<IpAddr>) -> AddressPlan {
+        let gateway = |address: Option<IpAddr>| {
+            self.pool_of(address?)?
+                .gateway
+                .filter(|_| self.mode == Mode::L2 && !self.internal)
+        };
+        let with_prefix = |address: IpAddr| match self.pool_of(address) {
+            Some(pool) => IpNetwork::new(address, pool.subnet.prefix()).unwrap_or(address.into()),
+            None => address.into(),
+        };
+        AddressPlan {
+            v4: v4.map(with_prefix),
+            v6: v6.map(with_prefix),
+            gateway4: gateway(v4),
+            gateway6: gateway(v6),
+            device_default: self.mode != Mode::L2 && !self.internal,
+        }
+    }
+}
+
 impl CreateRequest {
     /// Checks every field against the rules of SEMANTICS and the host, and returns the network
     /// to be made. `id` and `created` are the caller's, so that this stays a pure function.
-    pub fn resolve(&self, _host: &HostView, _id: Id, _created: u64) -> Result<Network, Invalid> {
-        todo!()
+    pub fn resolve(&self, host: &HostView, id: Id, created: u64) -> Result<Network, Invalid> {
+        options::check_name(&self.name, &host.networks)?;
+        options::check_driver(self.driver.as_deref())?;
+        let families = options::families(self.ipv4, self.ipv6)?;
+        let options = DriverOptions::parse(&self.options, self.mtu.as_deref(), families)?;
+        let placement = parent::place(&options, host, &id)?;
+        parent::check_mtu(&options, placement.mtu, families)?;
+        let internal = self.internal || matches!(placement.parent, Parent::Dummy { .. });
+        let pools = pools::resolve(
+            self,
+            host,
+            &Needs {
+                families,
+                mode: options.mode,
+                parent: placement.parent.name(),
+                gateway: options.mode == Mode::L2 && !internal,
+            },
+        )?;
+        Ok(Network {
+            id,
+            name: self.name.clone(),
+            created,
+            parent: placement.parent,
+            mode: options.mode,
+            flag: options.flag,
+            internal,
+            host_access: options.host_access,
+            shared_parent: options.shared_parent,
+            ipv4: families.v4,
+            ipv6: families.v6,
+            mtu: options.mtu,
+            pools,
+            labels: options::labels(&self.labels)?,
+            options: options.given,
+        })
     }
 }

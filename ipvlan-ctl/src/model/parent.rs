@@ -1,0 +1,185 @@
+//! Which device goes under a network: one that exists, a VLAN of one, or a dummy.
+
+use super::options::{self, DriverOptions, Families};
+use super::{HostView, Id, Invalid, LinkView, Network, Parent};
+
+/// Longest name of a link (`IFNAMSIZ` less the final zero), in bytes.
+const MAX_LINK_NAME: usize = 15;
+const MAX_VID: u16 = 4094;
+
+/// A network's parent, and the largest MTU of a slave on it.
+#[derive(Debug)]
+pub struct Placement {
+    pub parent: Parent,
+    /// `None` for a dummy, whose MTU is ours to set.
+    pub mtu: Option<u32>,
+}
+
+/// Finds the parent that `options` ask for and checks that a network may have it.
+pub fn place(options: &DriverOptions, host: &HostView, id: &Id) -> Result<Placement, Invalid> {
+    let Some(name) = &options.parent else {
+        if options.shared_parent {
+            return Err(Invalid::new(
+                options::field(options::SHARED_PARENT),
+                "true",
+                "it needs -o parent=LINK; without one each network has a dummy of its own",
+            ));
+        }
+        let name = format!("di-{}", id.short());
+        return Ok(Placement {
+            parent: Parent::Dummy { name },
+            mtu: None,
+        });
+    };
+    // The users first: they hold a parent also while its link is gone.
+    let users: Vec<_> = host
+        .networks
+        .iter()
+        .filter(|network| network.parent.name() == name)
+        .collect();
+    for user in &users {
+        check_sharing(options, name, user)?;
+    }
+    let made_by_us = users
+        .iter()
+        .find(|user| matches!(user.parent, Parent::Vlan { .. }));
+    match (link(host, name), made_by_us) {
+        (Some(link), made_by_us) => {
+            check_link(link, host)?;
+            let parent = match made_by_us {
+                Some(user) => user.parent.clone(),
+                None => Parent::Existing { name: name.clone() },
+            };
+            Ok(Placement {
+                parent,
+                mtu: Some(link.mtu),
+            })
+        }
+        (None, _) => vlan(name, host),
+    }
+}
+
+fn check_sharing(options: &DriverOptions, name: &str, user: &Network) -> Result<(), Invalid> {
+    let invalid = |allowed: String| Err(Invalid::new(field(), name, allowed));
+    let who = format!("network {} ({})", user.name, user.id.short());
+    if matches!(user.parent, Parent::Dummy { .. }) {
+        return invalid(format!("it is the dummy of {who}; use another link"));
+    }
+    if !(options.shared_parent && user.shared_parent) {
+        return invalid(format!(
+            "{who} uses it; use another link or VLAN, or create both networks with -o {}=true",
+            options::SHARED_PARENT
+        ));
+    }
+    if (options.mode, options.flag) != (user.mode, user.flag) {
+        return invalid(format!(
+            "{who} shares it with mode {} and flag {}, which hold for all of a parent's networks",
+            user.mode, user.flag
+        ));
+    }
+    Ok(())
+}
+
+/// Whether ipvlan slaves can be put on `link`.
+fn check_link(link: &LinkView, host: &HostView) -> Result<(), Invalid> {
+    let invalid = |allowed: String| Err(Invalid::new(field(), &link.name, allowed));
+    if link.loopback {
+        return invalid("the loopback device cannot be a parent; use another link".into());
+    }
+    if link.ipvlan {
+        return invalid("it is an ipvlan slave itself; use its parent".into());
+    }
+    if let Some(index) = link.master {
+        let master = match host.links.iter().find(|l| l.index == index) {
+            Some(master) => master.name.clone(),
+            None => format!("link {index}"),
+        };
+        return invalid(format!("it is enslaved to {master}; use {master} itself"));
+    }
+    Ok(())
+}
+
+/// The 802.1Q sub-interface that a missing link's name `base.vid` asks for.
+fn vlan(name: &str, host: &HostView) -> Result<Placement, Invalid> {
+    let invalid = |allowed: String| Err(Invalid::new(field(), name, allowed));
+    let hint =
+        || format!("no such link; name one that exists, or LINK.VID (1 to {MAX_VID}) for a VLAN");
+    let Some((base, vid)) = name.rsplit_once('.').filter(|(base, _)| !base.is_empty()) else {
+        return invalid(hint());
+    };
+    let Some(base) = link(host, base) else {
+        return if base.contains('.') {
+            invalid(hint())
+        } else {
+            invalid(format!(
+                "its base {base:?} is no link; name one that exists"
+            ))
+        };
+    };
+    let Some(vid) = options::decimal(vid)
+        .and_then(|vid| u16::try_from(vid).ok())
+        .filter(|vid| (1..=MAX_VID).contains(vid))
+    else {
+        return invalid(format!(
+            "the VLAN id after the last dot is 1 to {MAX_VID}, without leading zeros"
+        ));
+    };
+    if base.loopback {
+        return invalid("the loopback device cannot carry a VLAN; use another link".into());
+    }
+    if base.ipvlan {
+        return invalid(format!(
+            "{} is an ipvlan slave itself; use its parent",
+            base.name
+        ));
+    }
+    if name.len() > MAX_LINK_NAME {
+        return invalid(format!(
+            "a link's name has {MAX_LINK_NAME} bytes at most; create the VLAN under a shorter name"
+        ));
+    }
+    Ok(Placement {
+        parent: Parent::Vlan {
+            name: name.to_owned(),
+            base: base.name.clone(),
+            vid,
+        },
+        mtu: Some(base.mtu),
+    })
+}
+
+/// Checks the MTU asked for, or the one inherited, against the parent's.
+pub fn check_mtu(
+    options: &DriverOptions,
+    parent_mtu: Option<u32>,
+    families: Families,
+) -> Result<(), Invalid> {
+    let (Some(parent_mtu), Some(parent)) = (parent_mtu, &options.parent) else {
+        return Ok(());
+    };
+    match options.mtu {
+        Some(mtu) if mtu > parent_mtu => Err(Invalid::new(
+            options.mtu_field,
+            mtu.to_string(),
+            format!("the parent {parent} has {parent_mtu}, which is the most it can be"),
+        )),
+        None if parent_mtu < families.min_mtu() => Err(Invalid::new(
+            field(),
+            parent,
+            format!(
+                "its MTU is {parent_mtu}; {} needs {} or more",
+                if families.v6 { "IPv6" } else { "IPv4" },
+                families.min_mtu()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn field() -> String {
+    options::field(options::PARENT)
+}
+
+fn link<'h>(host: &'h HostView, name: &str) -> Option<&'h LinkView> {
+    host.links.iter().find(|link| link.name == name)
+}
