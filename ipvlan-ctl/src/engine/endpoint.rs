@@ -8,13 +8,13 @@ use nix::errno::Errno;
 
 use super::network::seed;
 use super::{
-    Engine, EngineError, Result, Session, default_name, find_network, netns_path, now, privilege,
-    with_undo,
+    Engine, EngineError, Result, Session, default_name, find_network, netns_path, not_found, now,
+    privilege, with_undo,
 };
 use crate::datapath::{Datapath, EndpointPolicy};
 use crate::kernel::{Netlink, Netns, NetnsIdentity, Slave, SlaveAddresses, SlaveRequest};
-use crate::model::ipam::{self, AllocError};
-use crate::model::{AddressPlan, Id, Invalid, Mode, Network};
+use crate::model::ipam::{self, Family};
+use crate::model::{Id, Invalid, Network};
 use crate::store::{EndpointRow, NetworkRow, Records, State, StoreError};
 
 /// How many indices are tried before giving up; a taken one is a rare accident.
@@ -51,7 +51,7 @@ impl Engine {
         request.check()?;
         let target = self.open_target(request).await?;
         let Some(mut session) = self.existing_session().await? else {
-            return Err(EngineError::NoNetwork(request.network.clone()));
+            return Err(not_found(&request.network).into());
         };
         let network = session.present_network(&request.network).await?;
         let row = session.reserve_endpoint(&network, request, &target)?;
@@ -70,7 +70,7 @@ impl Engine {
     pub async fn disconnect(&self, network: &str, word: &str, force: bool) -> Result<()> {
         privilege::require()?;
         let Some(mut session) = self.existing_session().await? else {
-            return Err(EngineError::NoNetwork(network.to_owned()));
+            return Err(not_found(network).into());
         };
         let owner = session.owner.clone();
         let identity = Netns::open(&netns_path(word))
@@ -213,7 +213,13 @@ impl Session<'_> {
                 }
             }
             let slot = records.take_slot()?;
-            let (addresses, leases) = allocate(&network.network, request, records)?;
+            let leases = allocate(&network.network, request, records)?;
+            let leased = |v6: bool| {
+                let addresses = leases.iter().map(|lease| lease.address);
+                addresses
+                    .into_iter()
+                    .find(|address| address.is_ipv6() == v6)
+            };
             let row = EndpointRow {
                 id: Id::random(),
                 network: network.number,
@@ -226,7 +232,7 @@ impl Session<'_> {
                 identity: target.identity,
                 boot: boot.clone(),
                 parent_index: network.parent_index,
-                addresses,
+                addresses: network.network.address_plan(leased(false), leased(true)),
                 link_local: link_local(&network.network, records, slot)?,
                 state: State::Creating,
                 created: now(),
@@ -234,9 +240,9 @@ impl Session<'_> {
             records.begin(&row.id, "network connect", owner)?;
             records.insert_endpoint(&row)?;
             for lease in leases {
-                records.lease(&lease.pool, lease.address, &row.id)?;
-                if lease.dynamic {
-                    records.set_cursor(&lease.pool, lease.address)?;
+                records.lease(lease.address, &row.id)?;
+                if let Some(subnet) = lease.next_of {
+                    records.set_cursor(&subnet, lease.address)?;
                 }
             }
             Ok(row)
@@ -362,7 +368,9 @@ fn find_endpoint(
     let position = by(&|row| row.name == word || row.id.as_str() == word)
         .or_else(|| by(&|row| identity.is_some_and(|identity| row.identity == identity)))
         .or_else(|| by(&|row| row.netns == netns_path(word)))
-        .or_else(|| by(&prefix).filter(|_| endpoints.iter().filter(|row| prefix(row)).count() == 1));
+        .or_else(|| {
+            by(&prefix).filter(|_| endpoints.iter().filter(|row| prefix(row)).count() == 1)
+        });
     position.map(|position| endpoints.swap_remove(position))
 }
 
@@ -394,82 +402,47 @@ pub(super) fn policy(row: &EndpointRow) -> EndpointPolicy {
 }
 
 struct Lease {
-    pool: IpNetwork,
     address: IpAddr,
-    /// Not asked for by `--ip` or `--ip6`.
-    dynamic: bool,
+    /// The pool whose cursor moves: the address was not asked for by `--ip` or `--ip6`.
+    next_of: Option<IpNetwork>,
 }
 
-/// Chooses the addresses of an endpoint: those asked for, or the next of the first pool of the
-/// family that has room.
+/// Chooses the addresses of an endpoint: those asked for, or the next ones.
 fn allocate(
     network: &Network,
     request: &ConnectRequest,
     records: &Records<'_>,
-) -> Result<(AddressPlan, Vec<Lease>)> {
-    let mut plan = AddressPlan {
-        v4: None,
-        v6: None,
-        gateway4: None,
-        gateway6: None,
-        device_default: network.mode != Mode::L2 && !network.internal,
-    };
-    let mut leases = Vec::new();
+) -> Result<Vec<Lease>> {
     let families = [
-        (network.ipv4, false, "--ip", request.ip.map(IpAddr::V4)),
-        (network.ipv6, true, "--ip6", request.ip6.map(IpAddr::V6)),
+        (network.ipv4, Family::V4, "--ip", request.ip.map(IpAddr::V4)),
+        (
+            network.ipv6,
+            Family::V6,
+            "--ip6",
+            request.ip6.map(IpAddr::V6),
+        ),
     ];
-    for (enabled, v6, field, asked) in families {
-        if !enabled {
-            if let Some(address) = asked {
-                let allowed = format!("network {} has no addresses of this family", network.name);
-                return Err(Invalid::new(field, address.to_string(), allowed).into());
+    let mut leases = Vec::new();
+    for (enabled, family, field, asked) in families {
+        leases.push(match asked {
+            Some(address) => {
+                ipam::requested(network, field, address, records)?;
+                Lease {
+                    address,
+                    next_of: None,
+                }
             }
-            continue;
-        }
-        let (pool, address) = match asked {
-            Some(address) => (
-                ipam::requested(network, field, address, records)?,
-                address,
-            ),
-            None => next_of_family(network, v6, records)?,
-        };
-        leases.push(Lease {
-            pool: pool.subnet,
-            address,
-            dynamic: asked.is_none(),
+            None if enabled => {
+                let (pool, address) = ipam::allocate(network, family, records)?;
+                Lease {
+                    address,
+                    next_of: Some(pool.subnet),
+                }
+            }
+            None => continue,
         });
-        let with_prefix = IpNetwork::new(address, pool.subnet.prefix())
-            .expect("a pool's prefix length fits its own family");
-        let gateway = pool
-            .gateway
-            .filter(|_| network.mode == Mode::L2 && !network.internal);
-        if v6 {
-            (plan.v6, plan.gateway6) = (Some(with_prefix), gateway);
-        } else {
-            (plan.v4, plan.gateway4) = (Some(with_prefix), gateway);
-        }
     }
-    Ok((plan, leases))
-}
-
-fn next_of_family<'n>(
-    network: &'n Network,
-    v6: bool,
-    records: &Records<'_>,
-) -> Result<(&'n crate::model::Pool, IpAddr), AllocError<StoreError>> {
-    let mut full = Vec::new();
-    for pool in &network.pools {
-        if pool.subnet.is_ipv6() != v6 {
-            continue;
-        }
-        match ipam::next(pool, records) {
-            Ok(address) => return Ok((pool, address)),
-            Err(AllocError::Exhausted(range)) => full.push(range),
-            Err(error) => return Err(error),
-        }
-    }
-    Err(AllocError::Exhausted(full.join(", ")))
+    Ok(leases)
 }
 
 /// A link-local address that no other endpoint of this host has, nor, the seed being random,

@@ -17,17 +17,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ipnetwork::IpNetwork;
 use thiserror::Error;
 
 pub use endpoint::ConnectRequest;
 pub use target::{default_name, netns_path};
-pub use view::{EndpointStats, NetworkView, ParentStats, PoolUse, Stats};
+pub use view::{EndpointStats, NetworkView, ParentStats, Stats};
 
 use crate::datapath::{Datapath, DatapathError};
 use crate::kernel::{KernelError, Netlink, NetnsError};
 use crate::model::ipam::AllocError;
-use crate::model::Invalid;
+use crate::model::{FindError, Invalid, Network, find};
 use crate::store::{NetworkRow, Owner, Store, StoreError, boot_id};
 
 #[derive(Debug, Error)]
@@ -48,10 +47,8 @@ pub enum EngineError {
     Read { path: PathBuf, source: io::Error },
     #[error("not permitted: this needs root ({0} missing)")]
     NotPermitted(String),
-    #[error("no such network: {0}")]
-    NoNetwork(String),
-    #[error("network {0:?} is ambiguous: more than one id begins so")]
-    AmbiguousNetwork(String),
+    #[error(transparent)]
+    Find(#[from] FindError),
     #[error("network {0} is being made or removed by another process")]
     NetworkBusy(String),
     #[error("network {network} is in use by {}", .endpoints.join(", "))]
@@ -151,21 +148,18 @@ impl Engine {
     }
 }
 
-/// The network that `word` means, as docker does: its id, its name, or a prefix of one id.
-fn find_network(networks: Vec<NetworkRow>, word: &str) -> Result<NetworkRow> {
-    let exact = networks.iter().position(|row| {
-        let network = &row.network;
-        network.id.as_str() == word || network.name == word
-    });
-    let mut networks = networks;
-    if let Some(position) = exact {
-        return Ok(networks.swap_remove(position));
-    }
-    networks.retain(|row| !word.is_empty() && row.network.id.as_str().starts_with(word));
-    match networks.len() {
-        0 => Err(EngineError::NoNetwork(word.to_owned())),
-        1 => Ok(networks.swap_remove(0)),
-        _ => Err(EngineError::AmbiguousNetwork(word.to_owned())),
+/// The row of the network that `word` means; see [`find`].
+fn find_network(rows: Vec<NetworkRow>, word: &str) -> Result<NetworkRow, FindError> {
+    let networks: Vec<Network> = rows.iter().map(|row| row.network.clone()).collect();
+    let id = &find(&networks, word)?.id;
+    rows.into_iter()
+        .find(|row| row.network.id == *id)
+        .ok_or_else(|| not_found(word))
+}
+
+fn not_found(word: &str) -> FindError {
+    FindError::NotFound {
+        word: word.to_owned(),
     }
 }
 

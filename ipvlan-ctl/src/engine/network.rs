@@ -1,8 +1,10 @@
 //! `network create` and `network rm`.
 
 use super::parent::{others_on_parent, policy};
-use super::{Engine, EngineError, Result, Session, find_network, now, privilege, with_undo};
-use crate::model::{CreateRequest, HostView, Id, Network, Parent};
+use super::{
+    Engine, EngineError, Result, Session, find_network, not_found, now, privilege, with_undo,
+};
+use crate::model::{CreateRequest, HostView, Id, Network};
 use crate::store::{NetworkRow, Records, State, Store, StoreError};
 
 const ULA_SEED: &str = "ula_seed";
@@ -57,7 +59,7 @@ impl Engine {
     pub async fn remove_network(&self, word: &str) -> Result<String> {
         privilege::require()?;
         let Some(mut session) = self.existing_session().await? else {
-            return Err(EngineError::NoNetwork(word.to_owned()));
+            return Err(not_found(word).into());
         };
         let owner = session.owner.clone();
         let row = session.store.transaction(|records| {
@@ -95,9 +97,7 @@ impl Engine {
                 Ok(name) => removed.push(name),
                 // In use, or someone else was quicker.
                 Err(
-                    EngineError::InUse { .. }
-                    | EngineError::NetworkBusy(_)
-                    | EngineError::NoNetwork(_),
+                    EngineError::InUse { .. } | EngineError::NetworkBusy(_) | EngineError::Find(_),
                 ) => {}
                 Err(error) => return Err(error),
             }
@@ -129,19 +129,13 @@ impl Session<'_> {
         // others and the removal of what they would share.
         let engine = self.engine;
         self.store.transaction(|records| {
-            let mut others = others_on_parent(records.networks()?, &row);
+            let others = others_on_parent(records.networks()?, &row);
             let datapath = engine.datapath()?;
             if row.parent_index != 0 && row.parent_boot == engine.boot {
                 if others.is_empty() {
                     datapath.detach_parent(row.parent_index, row.network.parent.name())?;
                 }
                 datapath.remove_network(&policy(&row))?;
-            }
-            if let Some(heir) = others.first_mut()
-                && !matches!(row.network.parent, Parent::Existing { .. })
-            {
-                heir.network.parent = row.network.parent.clone();
-                records.set_network(heir.number, &heir.network)?;
             }
             records.end(&row.network.id)?;
             records.delete_network(row.number)?;

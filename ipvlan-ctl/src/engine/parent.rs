@@ -105,9 +105,7 @@ impl Session<'_> {
                 let link = netlink.link_named(name).await?.ok_or(error)?;
                 if matches!(row.network.parent, Parent::Vlan { .. }) && row.parent_index == 0 {
                     row.network.parent = Parent::Existing { name: name.clone() };
-                    self.store
-                        .records()
-                        .set_network(row.number, &row.network)?;
+                    self.store.records().set_network(row.number, &row.network)?;
                 }
                 Ok(link.view.index)
             }

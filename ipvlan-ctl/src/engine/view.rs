@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::parent::find;
-use super::{Engine, EngineError, IpNetwork, Result, find_network};
+use super::{Engine, EngineError, Result, find_network, not_found};
 use crate::datapath::Figures;
 use crate::kernel::Link;
-use crate::model::Network;
+use crate::model::{Network, Usage};
 use crate::store::{EndpointRow, NetworkRow, State, Store};
 
 /// A network with what is on it now.
@@ -16,14 +16,8 @@ pub struct NetworkView {
     /// `None` if the parent is not there.
     pub parent: Option<Link>,
     pub endpoints: Vec<EndpointRow>,
-    pub pools: Vec<PoolUse>,
-}
-
-/// How full a pool is.
-#[derive(Debug, Clone, Copy)]
-pub struct PoolUse {
-    pub subnet: IpNetwork,
-    pub leased: u64,
+    /// Of its pools, in their order.
+    pub usage: Vec<Usage>,
 }
 
 #[derive(Debug, Clone)]
@@ -62,26 +56,28 @@ impl Engine {
     /// The network that `word` means; see `docker network inspect`.
     pub async fn inspect(&self, word: &str) -> Result<NetworkView> {
         let Some(store) = Store::open_existing(&self.state_dir)? else {
-            return Err(EngineError::NoNetwork(word.to_owned()));
+            return Err(not_found(word).into());
         };
         let row = find_network(ready_networks(&store)?, word)?;
         let links = self.netlink.links().await?;
         let records = store.records();
-        let pools = row
+        let usage = row
             .network
             .pools
             .iter()
             .map(|pool| {
-                Ok(PoolUse {
-                    subnet: pool.subnet,
-                    leased: records.leased(&pool.subnet)?,
-                })
+                let in_subnet = records.leased_in(&pool.subnet)?;
+                let in_range = match &pool.range {
+                    Some(range) => records.leased_in(range)?,
+                    None => in_subnet,
+                };
+                Ok(pool.usage(in_subnet, in_range))
             })
             .collect::<Result<_>>()?;
         Ok(NetworkView {
             parent: find(&row, &self.boot, &links).cloned(),
             endpoints: self.live(records.endpoints_of(row.number)?).await?,
-            pools,
+            usage,
             network: row.network,
         })
     }

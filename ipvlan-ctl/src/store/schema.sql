@@ -39,26 +39,28 @@ CREATE TABLE endpoints (
     UNIQUE (network, name)
 ) STRICT;
 
--- An address is sixteen bytes in network order, IPv4 in the last four.
+-- An address is its bytes in network order; family is 4 or 6. It is leased once on a host,
+-- whatever the network.
 CREATE TABLE leases (
-    pool     TEXT NOT NULL,
+    family   INTEGER NOT NULL,
     address  BLOB NOT NULL,
     endpoint TEXT NOT NULL REFERENCES endpoints (id),
-    PRIMARY KEY (pool, address)
+    PRIMARY KEY (family, address)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX leases_of_endpoint ON leases (endpoint);
 
 -- The leases again as runs of consecutive addresses, so that skipping a run costs one look-up.
 CREATE TABLE runs (
-    pool  TEXT NOT NULL,
-    first BLOB NOT NULL,
-    last  BLOB NOT NULL,
-    PRIMARY KEY (pool, first)
+    family INTEGER NOT NULL,
+    first  BLOB NOT NULL,
+    last   BLOB NOT NULL,
+    PRIMARY KEY (family, first)
 ) STRICT, WITHOUT ROWID;
 
+-- The address handed out last, by subnet.
 CREATE TABLE cursors (
-    pool    TEXT PRIMARY KEY,
+    subnet  TEXT PRIMARY KEY,
     address BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kernel::NetnsIdentity;
-use crate::model::ipam::Leases;
-use crate::model::{AddressPlan, Flag, Id, Mode, Network, Parent};
+use crate::model::ipam::{self, Leases};
+use crate::model::{AddressPlan, Flag, Id, Mode, Network, Parent, Pool};
 
 fn network(name: &str) -> Network {
     Network {
@@ -59,23 +59,14 @@ fn endpoint(network: u32, name: &str, slot: u32) -> EndpointRow {
     }
 }
 
-/// Leases the first free address of `pool` after the cursor, as the model does.
+/// Makes an endpoint with the next address of 10.0.0.0/8.
 fn lease_next(records: &Records<'_>, network: u32, name: &str) -> Result<IpAddr, StoreError> {
-    let pool = "10.0.0.0/8".parse().unwrap();
-    let after = |address| match address {
-        IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) + 1).into()),
-        IpAddr::V6(_) => unreachable!("the pool is IPv4"),
-    };
-    let mut address = records
-        .cursor(&pool)?
-        .map_or("10.0.0.2".parse().unwrap(), after);
-    if records.is_leased(&pool, address)? {
-        address = after(records.end_of_run(&pool, address, "10.255.255.254".parse().unwrap())?);
-    }
+    let pool = Pool::new("10.0.0.0/8".parse().unwrap());
+    let address = ipam::next(&pool, records).unwrap();
     let row = endpoint(network, name, records.take_slot()?);
     records.insert_endpoint(&row)?;
-    records.lease(&pool, address, &row.id)?;
-    records.set_cursor(&pool, address)?;
+    records.lease(address, &row.id)?;
+    records.set_cursor(&pool.subnet, address)?;
     Ok(address)
 }
 
@@ -146,7 +137,10 @@ fn an_error_rolls_back() {
     assert!(failed.is_err());
     let records = store.records();
     assert!(records.endpoints().unwrap().is_empty());
-    assert_eq!(records.leased(&"10.0.0.0/8".parse().unwrap()).unwrap(), 0);
+    assert_eq!(
+        records.leased_in(&"10.0.0.0/8".parse().unwrap()).unwrap(),
+        0
+    );
     assert_eq!(records.meta("last_slot").unwrap(), None);
 }
 
@@ -267,23 +261,17 @@ proptest! {
                     }
                     let row = endpoint(number, &last.to_string(), last.into());
                     records.insert_endpoint(&row)?;
-                    records.lease(&pool, address, &row.id)?;
+                    records.lease(address, &row.id)?;
                     model.insert(last, row.id);
                 } else if let Some(id) = model.remove(&last) {
                     records.delete_endpoint(&id)?;
                 }
                 for n in 0..24 {
-                    let at: IpAddr = [10, 0, 0, n].into();
-                    assert_eq!(records.is_leased(&pool, at)?, model.contains_key(&n));
-                    if model.contains_key(&n) {
-                        let end = (n..20).take_while(|n| model.contains_key(n)).last().unwrap_or(n.min(20));
-                        let to: IpAddr = [10, 0, 0, 19].into();
-                        if n < 20 {
-                            assert_eq!(records.end_of_run(&pool, at, to)?, IpAddr::from([10, 0, 0, end]));
-                        }
-                    }
+                    let end = (n..24).take_while(|n| model.contains_key(n)).last();
+                    let at = |n: u8| IpAddr::from([10, 0, 0, n]);
+                    assert_eq!(records.leased_until(at(n))?, end.map(at));
                 }
-                assert_eq!(records.leased(&pool)?, model.len() as u64);
+                assert_eq!(records.leased_in(&pool)?, model.len() as u64);
             }
             Ok::<_, StoreError>(())
         }).unwrap();
