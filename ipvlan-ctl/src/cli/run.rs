@@ -12,10 +12,13 @@ use crate::kernel::Netns;
 use crate::model::{Id, Invalid};
 use crate::runtime::{self, Attach, Container, Output, RunDir, RunError, Spec, shim};
 
+use super::Places;
+use super::connection::Connection;
+
 /// Run a command in a network, in namespaces of its own.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  ipvlan-ctl run --net db_net --name ipv1 -d sleep 600")]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// Connect to this network; `none` for nothing but loopback
     #[arg(long = "net", visible_alias = "network", value_name = "NETWORK")]
     net: String,
@@ -60,15 +63,17 @@ pub struct RunArgs {
 
 /// One container with its network: all that a shim needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Request {
+pub(super) struct Request {
     pub spec: Spec,
     /// None for `--net none`.
     pub endpoint: Option<Endpoint>,
+    /// The engine's, for the shim too.
+    pub(super) places: Places,
 }
 
 /// How a container asks to be connected.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Endpoint {
+pub(super) struct Endpoint {
     /// Name or id of the network.
     pub network: String,
     pub ip: Option<Ipv4Addr>,
@@ -77,7 +82,7 @@ pub struct Endpoint {
 }
 
 impl RunArgs {
-    fn into_request(self) -> Result<Request, Invalid> {
+    fn into_request(self, places: Places) -> Result<Request, Invalid> {
         let id = Id::random();
         let name = match self.name {
             Some(name) => valid_name("--name", name)?,
@@ -114,7 +119,11 @@ impl RunArgs {
             // The shim works in another folder.
             run_dir: RunDir::new(std::path::absolute(&self.run_dir).unwrap_or(self.run_dir)),
         };
-        Ok(Request { spec, endpoint })
+        Ok(Request {
+            spec,
+            endpoint,
+            places,
+        })
     }
 }
 
@@ -168,20 +177,17 @@ fn environment(hostname: &str, foreground: bool) -> Vec<(String, String)> {
     env
 }
 
-/// Runs the command; `connect` gives the network side of a request.
-pub fn run(
-    args: RunArgs,
-    connect: impl FnOnce(&Request) -> anyhow::Result<Box<dyn Attach>>,
-) -> ExitCode {
+/// Runs the command.
+pub(super) fn run(args: RunArgs, places: Places) -> ExitCode {
     let detach = args.detach;
     let result = args
-        .into_request()
+        .into_request(places)
         .map_err(anyhow::Error::from)
         .and_then(|request| {
             if detach {
                 run_detached(&request)
             } else {
-                supervise(&request, connect, Output::Inherit, &mut || {}).map_err(Into::into)
+                supervise(&request, Output::Inherit, &mut || {}).map_err(Into::into)
             }
         });
     match result {
@@ -194,31 +200,27 @@ pub fn run(
 }
 
 /// The shim's side of `run --detach`.
-pub fn run_shim(connect: impl FnOnce(&Request) -> anyhow::Result<Box<dyn Attach>>) -> ExitCode {
+pub(super) fn run_shim() -> ExitCode {
     shim::main(|request: Request, started| {
         let state = request.spec.run_dir.container(&request.spec.id);
-        let log = state.log().map_err(|source| RunError::State {
+        let log = state.log().map_err(|error| RunError::State {
             path: state.path().to_owned(),
-            source,
+            error,
         })?;
-        supervise(&request, connect, Output::Log(log), started)
+        supervise(&request, Output::Log(log), started)
     })
 }
 
-fn supervise(
-    request: &Request,
-    connect: impl FnOnce(&Request) -> anyhow::Result<Box<dyn Attach>>,
-    output: Output,
-    started: &mut dyn FnMut(),
-) -> Result<u8, RunError> {
-    let mut network = match request.endpoint {
-        Some(_) => connect(request).map_err(RunError::Attach)?,
+fn supervise(request: &Request, output: Output, started: &mut dyn FnMut()) -> Result<u8, RunError> {
+    let mut network: Box<dyn Attach> = match &request.endpoint {
+        Some(endpoint) => Box::new(Connection::new(request.places.clone(), endpoint)),
         None => Box::new(NoNetwork),
     };
     runtime::run(&request.spec, network.as_mut(), output, |_| started())
 }
 
 fn run_detached(request: &Request) -> anyhow::Result<u8> {
+    runtime::require_root()?;
     let state = request.spec.run_dir.container(&request.spec.id);
     let outcome = state
         .create()

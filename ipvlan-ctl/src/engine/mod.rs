@@ -1,1 +1,182 @@
-//! engine
+//! The verbs: create and remove networks, connect and disconnect endpoints, repair.
+//!
+//! Each verb that changes something goes the same way: reserve in one transaction, with an
+//! intent; change the kernel; commit. For a network and for an endpoint there is one tear-down,
+//! which may be repeated and takes back whatever has been done so far. A verb that fails calls
+//! it, a verb that removes calls it, and repair calls it for work whose process is gone.
+
+mod endpoint;
+mod network;
+mod parent;
+mod privilege;
+mod repair;
+mod target;
+mod view;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use thiserror::Error;
+
+pub use endpoint::ConnectRequest;
+pub use target::{default_name, netns_path};
+pub use view::{EndpointStats, NetworkView, ParentStats, Stats};
+
+use crate::datapath::{Datapath, DatapathError};
+use crate::kernel::{KernelError, Netlink, NetnsError};
+use crate::model::ipam::AllocError;
+use crate::model::{FindError, Invalid, Network, find};
+use crate::store::{NetworkRow, Owner, Store, StoreError, boot_id};
+
+#[derive(Debug, Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    #[error(transparent)]
+    Address(#[from] AllocError<StoreError>),
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("not permitted: this needs root ({0} missing)")]
+    NotPermitted(String),
+    #[error(transparent)]
+    Find(#[from] FindError),
+    #[error("network {0} is being made or removed by another process")]
+    NetworkBusy(String),
+    #[error("network {network} is in use by {}", .endpoints.join(", "))]
+    InUse {
+        network: String,
+        endpoints: Vec<String>,
+    },
+    #[error("network {network} has no endpoint {endpoint}")]
+    NoEndpoint { network: String, endpoint: String },
+    #[error("no such endpoint: {0}")]
+    NoSuchEndpoint(String),
+    #[error("endpoint {0} is being made or removed by another process")]
+    EndpointBusy(String),
+    #[error("endpoint {name} exists in network {network} already")]
+    EndpointExists { network: String, name: String },
+    #[error("{target} is in network {network} already, as {name}")]
+    AlreadyConnected {
+        target: String,
+        network: String,
+        name: String,
+    },
+    #[error("{0} is the host's own network namespace; an endpoint needs another")]
+    OwnNamespace(String),
+    #[error("{target} has an interface {ifname} already")]
+    IfnameTaken { target: String, ifname: String },
+    #[error("{target}: no free interface index found for {ifname}")]
+    NoIndex { target: String, ifname: String },
+    #[error("the link {ifname} that was made in {target} is not the one asked for")]
+    WrongLink { target: String, ifname: String },
+    #[error("the parent {parent} of network {network} is not there")]
+    ParentGone { network: String, parent: String },
+    #[error("{error}; taking it back failed too: {undo}")]
+    NotUndone {
+        error: Box<EngineError>,
+        undo: Box<EngineError>,
+    },
+}
+
+type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// The verbs on one state directory. Needs a tokio runtime of the current-thread flavour, in
+/// the host's network namespace.
+#[derive(Debug)]
+pub struct Engine {
+    state_dir: PathBuf,
+    pin_dir: PathBuf,
+    netlink: Netlink,
+    boot: String,
+}
+
+/// A verb at work: it may change things, and repair has been done.
+struct Session<'e> {
+    engine: &'e Engine,
+    store: Store,
+    owner: Owner,
+}
+
+impl Engine {
+    /// Opens nothing but a netlink socket; the store and the programs are opened by the verbs.
+    pub fn new(state_dir: &Path, pin_dir: &Path) -> Result<Self> {
+        Ok(Self {
+            state_dir: state_dir.to_owned(),
+            pin_dir: pin_dir.to_owned(),
+            netlink: Netlink::open()?,
+            boot: boot_id()?,
+        })
+    }
+
+    /// Opens the store for a verb that changes something, and repairs first.
+    async fn session(&self) -> Result<Session<'_>> {
+        let mut session = Session {
+            engine: self,
+            store: Store::open(&self.state_dir)?,
+            owner: Owner::current()?,
+        };
+        for done in session.repair().await? {
+            eprintln!("ipvlan-ctl: repaired: {done}");
+        }
+        Ok(session)
+    }
+
+    /// As [`Engine::session`] where there is a store; without one there is nothing to change.
+    async fn existing_session(&self) -> Result<Option<Session<'_>>> {
+        match Store::open_existing(&self.state_dir)? {
+            Some(_) => self.session().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn datapath(&self) -> Result<Datapath> {
+        Ok(Datapath::open(&self.pin_dir)?)
+    }
+
+    /// Tells the programs the host's addresses as they are now.
+    async fn refresh_host_addresses(&self, datapath: &Datapath) -> Result<()> {
+        Ok(datapath.set_host_addresses(&self.netlink.addresses().await?)?)
+    }
+}
+
+/// The row of the network that `word` means; see [`find`].
+fn find_network(rows: Vec<NetworkRow>, word: &str) -> Result<NetworkRow, FindError> {
+    let networks: Vec<Network> = rows.iter().map(|row| row.network.clone()).collect();
+    let id = &find(&networks, word)?.id;
+    rows.into_iter()
+        .find(|row| row.network.id == *id)
+        .ok_or_else(|| not_found(word))
+}
+
+fn not_found(word: &str) -> FindError {
+    FindError::NotFound {
+        word: word.to_owned(),
+    }
+}
+
+/// An error together with what went wrong in taking back what had been done.
+fn with_undo(error: EngineError, undone: Result<()>) -> EngineError {
+    match undone {
+        Ok(()) => error,
+        Err(undo) => EngineError::NotUndone {
+            error: Box::new(error),
+            undo: Box::new(undo),
+        },
+    }
+}
+
+fn now() -> u64 {
+    // A clock before 1970 is no reason to fail.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

@@ -1,89 +1,113 @@
-//! A host and requests for the tests of this room.
+//! A host and requests in the words of a command line, for the tests of this module.
 
-use super::{CreateRequest, HostView, Id, LinkView, Network};
+use super::{CreateRequest, HostView, Id, Invalid, LinkView, Network, Parent};
 
-pub fn id(first: char) -> Id {
-    Id::from_stored(first.to_string().repeat(64))
-}
-
-pub fn link(index: u32, name: &str) -> LinkView {
-    LinkView {
+/// A host with `enp3s0` on 192.168.1.0/24, docker0, and links that cannot be parents.
+pub fn host() -> HostView {
+    let link = |index, name: &str, kind: Option<&str>| LinkView {
         index,
         name: name.into(),
-        kind: None,
-        loopback: name == "lo",
+        kind: kind.map(Into::into),
+        loopback: false,
         ipvlan: false,
         master: None,
         mtu: 1500,
-    }
-}
-
-/// A host with `lo`, `eth0` and `eth1`.
-pub fn host() -> HostView {
+    };
     HostView {
-        links: vec![link(1, "lo"), link(2, "eth0"), link(3, "eth1")],
+        links: vec![
+            LinkView {
+                loopback: true,
+                mtu: 65536,
+                ..link(1, "lo", None)
+            },
+            link(2, "enp3s0", None),
+            link(3, "eth0", None),
+            link(4, "br0", Some("bridge")),
+            LinkView {
+                master: Some(4),
+                ..link(5, "port", Some("veth"))
+            },
+            LinkView {
+                ipvlan: true,
+                ..link(6, "slave", Some("ipvlan"))
+            },
+            link(7, "wan.a", None),
+            LinkView {
+                mtu: 576,
+                ..link(8, "slow", None)
+            },
+        ],
         used: vec![
-            "127.0.0.0/8".parse().unwrap(),
-            "10.9.0.0/16".parse().unwrap(),
+            "172.17.0.0/16".parse().unwrap(),
+            "192.168.1.0/24".parse().unwrap(),
         ],
         networks: Vec::new(),
-        ula_seed: [0x12, 0x34, 0x56, 0x78, 0x9a],
+        ula_seed: [0x11, 0x22, 0x33, 0x44, 0x55],
     }
 }
 
-/// A request as the words of its command line.
+/// The request of `[FLAGS…] NAME`; flags with `=`, but `-o KEY=VALUE` and `-d DRIVER`.
 pub fn request(line: &str) -> CreateRequest {
     let mut request = CreateRequest::default();
-    let mut words = line.split(' ').filter(|w| !w.is_empty()).map(str::to_owned);
+    let mut words = line.split_whitespace();
     while let Some(word) = words.next() {
-        let mut value = || words.next().expect("a value after the flag");
-        match word.as_str() {
-            "-d" => request.driver = Some(value()),
-            "-o" => request.options.push(value()),
-            "--subnet" => request.subnets.push(value()),
-            "--gateway" => request.gateways.push(value()),
-            "--ip-range" => request.ip_ranges.push(value()),
-            "--aux-address" => request.aux_addresses.push(value()),
-            "--label" => request.labels.push(value()),
-            "--mtu" => request.mtu = Some(value()),
+        let (flag, value) = word.split_once('=').unwrap_or((word, ""));
+        let value = value.to_owned();
+        match flag {
+            "-o" => request.options.push(words.next().unwrap().into()),
+            "-d" => request.driver = Some(words.next().unwrap().into()),
             "--internal" => request.internal = true,
+            "--ipv4" => request.ipv4 = Some(value == "true"),
             "--ipv6" => request.ipv6 = true,
-            "--ipv4=false" => request.ipv4 = Some(false),
-            _ => request.name = word,
+            "--subnet" => request.subnets.push(value),
+            "--gateway" => request.gateways.push(value),
+            "--ip-range" => request.ip_ranges.push(value),
+            "--aux-address" => request.aux_addresses.push(value),
+            "--label" => request.labels.push(value),
+            "--mtu" => request.mtu = Some(value),
+            _ if flag.starts_with('-') => panic!("no flag {flag}"),
+            _ => request.name = word.into(),
         }
     }
     request
 }
 
-/// What the request makes on the host; it must be good.
-pub fn made(line: &str, host: &HostView) -> Network {
-    request(line)
-        .resolve(host, id('a'), 7)
-        .unwrap_or_else(|e| panic!("{line}: {e}"))
+pub fn resolve(line: &str, host: &HostView) -> Result<Network, Invalid> {
+    request(line).resolve(host, Id::random(), 1_700_000_000)
 }
 
-/// The same, and the host has it then.
-pub fn add(line: &str, first: char, host: &mut HostView) -> Network {
-    let network = request(line)
-        .resolve(host, id(first), 7)
-        .unwrap_or_else(|e| panic!("{line}: {e}"));
-    host.networks.push(network.clone());
-    network
+/// The network of a request that must be good.
+pub fn network(line: &str, host: &HostView) -> Network {
+    resolve(line, host).unwrap_or_else(|bad| panic!("{line}: {bad}"))
 }
 
-/// The request is refused in one line that begins with the field and value and has all `parts`.
-#[track_caller]
-pub fn refused(line: &str, host: &HostView, field: &str, value: &str, parts: &[&str]) {
-    let message = match request(line).resolve(host, id('a'), 7) {
-        Ok(network) => panic!("{line}: made {network:?}"),
-        Err(invalid) => invalid.to_string(),
-    };
-    assert!(
-        message.starts_with(&format!("invalid {field} {value:?}: ")),
-        "{line}: {message}"
-    );
-    for part in parts {
-        assert!(message.contains(part), "{part:?} is not in: {message}");
+/// Makes the network: the host has it and the link created for it afterwards.
+pub fn create(line: &str, host: &mut HostView) -> Network {
+    let made = network(line, host);
+    if !matches!(made.parent, Parent::Existing { .. }) {
+        let name = made.parent.name().to_owned();
+        if !host.links.iter().any(|link| link.name == name) {
+            let index = host.links.len() as u32 + 1;
+            let like = host.links[1].clone();
+            host.links.push(LinkView {
+                index,
+                name,
+                ..like
+            });
+        }
     }
-    assert!(!message.contains('\n'), "{message}");
+    host.networks.push(made.clone());
+    made
+}
+
+/// Checks that the request is refused for this field and value, and that the rest of the one
+/// line holds `allowed`.
+#[track_caller]
+pub fn refused(line: &str, host: &HostView, field: &str, value: &str, allowed: &str) {
+    let bad = resolve(line, host).expect_err(line);
+    assert_eq!((bad.field.as_str(), bad.value.as_str()), (field, value));
+    assert!(bad.allowed.contains(allowed), "{line}: {bad}");
+    let text = bad.to_string();
+    assert!(!text.contains('\n'), "{text}");
+    assert!(text.contains(field) && text.contains(value), "{text}");
 }

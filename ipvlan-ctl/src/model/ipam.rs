@@ -1,35 +1,118 @@
 //! Address allocation: serial, per pool, over an abstract set of leases.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-use super::address::{Family, bounds, number};
-use super::{AddressPlan, Network, Pool};
+use super::pool::{nth, number};
+use super::{Network, Pool};
 
 /// What allocation asks of the lease table.
 ///
-/// Leases are the host's, not a network's: overlapping subnets exist only where two l3 networks
-/// share one set of leases, so an address is leased once or not at all.
+/// An address is leased at most once on a host, whatever the network: subnets of two networks
+/// overlap only where these share their addresses (l3 on different parents), and then the
+/// prefixes need not even be equal. So occupancy is asked by address and never by pool; only the
+/// cursor belongs to a pool.
+///
+/// For a cost that does not grow with the number of leases, keep the runs of neighbouring leases
+/// beside the leases themselves, with addresses as big-endian blobs (4 or 16 bytes, so `length`
+/// tells the families apart and byte order is address order):
+///
+/// ```sql
+/// CREATE TABLE runs (family INTEGER, first BLOB, last BLOB, PRIMARY KEY (family, first))
+///     WITHOUT ROWID;
+/// -- leased_until(a): one descent of the index; leased if `last >= a`.
+/// SELECT last FROM runs WHERE family = ?1 AND first <= ?2 ORDER BY first DESC LIMIT 1;
+/// ```
+///
+/// [`lease`] and [`release`] say how one lease more or less changes the runs: at most two are
+/// looked up and three written, in the transaction that writes the lease.
 pub trait Leases {
     type Error;
 
-    /// `None` if `address` is free. Else the last address of the run of consecutive leases that
-    /// it lies in, or any leased address from `address` up to there. Cost must not grow with the
-    /// number of leases: keep maximal runs (first, last), looked up by their first address.
+    /// `None` if `address` is free, else the last address of the run of consecutive leases
+    /// that it is part of. A shorter answer (such as `address` itself) is allowed and only slower.
     fn leased_until(&self, address: IpAddr) -> Result<Option<IpAddr>, Self::Error>;
 
-    /// The address of `subnet` that serial allocation handed out last (a requested address does
-    /// not move it), whether or not it has been released since.
+    /// The address handed out last by [`next`] in the pool of `subnet`.
     fn cursor(&self, subnet: &IpNetwork) -> Result<Option<IpAddr>, Self::Error>;
 }
 
-#[derive(Debug, Error, PartialEq, Eq)]
+/// Consecutive leased addresses of one family, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    pub first: IpAddr,
+    pub last: IpAddr,
+}
+
+/// The run that `address` makes with the one that ends just before it and the one that begins
+/// just after it. It replaces those two.
+pub fn lease(before: Option<Run>, address: IpAddr, after: Option<Run>) -> Run {
+    Run {
+        first: before.map_or(address, |run| run.first),
+        last: after.map_or(address, |run| run.last),
+    }
+}
+
+/// What is left of `run` without `address`, which lies in it. The two replace it.
+pub fn release(run: Run, address: IpAddr) -> (Option<Run>, Option<Run>) {
+    let before = predecessor(address).filter(|_| run.first < address);
+    let after = successor(address).filter(|_| address < run.last);
+    (
+        before.map(|last| Run { last, ..run }),
+        after.map(|first| Run { first, ..run }),
+    )
+}
+
+/// The address after this one in its family, if it is not the family's last.
+pub fn successor(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4).checked_add(1).map(|n| IpAddr::V4(n.into())),
+        IpAddr::V6(v6) => u128::from(v6).checked_add(1).map(|n| IpAddr::V6(n.into())),
+    }
+}
+
+/// The address before this one in its family, if it is not the family's first.
+pub fn predecessor(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4).checked_sub(1).map(|n| IpAddr::V4(n.into())),
+        IpAddr::V6(v6) => u128::from(v6).checked_sub(1).map(|n| IpAddr::V6(n.into())),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub fn of(subnet: &IpNetwork) -> Self {
+        match subnet {
+            IpNetwork::V4(_) => Self::V4,
+            IpNetwork::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+#[derive(Debug, Error)]
 pub enum AllocError<E> {
-    /// The pools of that family that are full, as a list.
+    /// The ranges that are full, separated by commas.
     #[error("no address left in {0}")]
     Exhausted(String),
+    #[error("network {network} has no {family} subnet")]
+    NoSubnet { network: String, family: Family },
     #[error("invalid {field} {address}: {why}")]
     Requested {
         field: &'static str,
@@ -37,40 +120,52 @@ pub enum AllocError<E> {
         why: String,
     },
     #[error(transparent)]
-    Leases(E),
+    Leases(#[from] E),
 }
 
-/// The addresses that the user asked for; the others are allocated.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// `--ip`
-    pub v4: Option<Ipv4Addr>,
-    /// `--ip6`
-    pub v6: Option<Ipv6Addr>,
-}
-
-/// Addresses and default routes for a new endpoint of `network`: what is `wanted`, where it may
-/// be leased, and the next free address elsewhere. The caller records the leases, and moves the
-/// cursor of the pools that allocated.
-pub fn plan<L: Leases>(
-    network: &Network,
-    wanted: Wanted,
-    leases: &L,
-) -> Result<AddressPlan, AllocError<L::Error>> {
-    let v4 = match wanted.v4 {
-        Some(address) => Some(requested(network, "--ip", address.into(), leases)?.1),
-        None if network.ipv4 => Some(allocate(network, Family::V4, leases)?.1),
-        None => None,
+/// The next free address of `pool` after the cursor, round its range.
+pub fn next<L: Leases>(pool: &Pool, leases: &L) -> Result<IpAddr, AllocError<L::Error>> {
+    let (first, last) = pool.dynamic_bounds();
+    let (first, last) = (number(first), number(last));
+    let start = match leases.cursor(&pool.subnet)?.map(number) {
+        Some(cursor) if (first..last).contains(&cursor) => cursor + 1,
+        _ => first,
     };
-    let v6 = match wanted.v6 {
-        Some(address) => Some(requested(network, "--ip6", address.into(), leases)?.1),
-        None if network.ipv6 => Some(allocate(network, Family::V6, leases)?.1),
-        None => None,
+    let reserved = pool.reserved();
+    // Each step leaves at least one address behind, and a whole run or reserved address of it.
+    let free = |from: u128, to: u128| -> Result<Option<IpAddr>, L::Error> {
+        let mut candidate = from;
+        while candidate <= to {
+            let address = nth(candidate, &pool.subnet);
+            let taken = if reserved.contains(&candidate) {
+                candidate
+            } else {
+                match leases.leased_until(address)? {
+                    None => return Ok(Some(address)),
+                    Some(end) => number(end).max(candidate),
+                }
+            };
+            match taken.checked_add(1) {
+                Some(after) => candidate = after,
+                None => break,
+            }
+        }
+        Ok(None)
     };
-    Ok(network.address_plan(v4, v6))
+    if let Some(address) = free(start, last)? {
+        return Ok(address);
+    }
+    if start > first
+        && let Some(address) = free(first, start - 1)?
+    {
+        return Ok(address);
+    }
+    Err(AllocError::Exhausted(
+        pool.range.unwrap_or(pool.subnet).to_string(),
+    ))
 }
 
-/// The next free address of the network's first pool of this family that has room.
+/// The next address of `family` on `network`, out of its first pool that has one.
 pub fn allocate<'n, L: Leases>(
     network: &'n Network,
     family: Family,
@@ -80,621 +175,508 @@ pub fn allocate<'n, L: Leases>(
     for pool in network.pools_of(family) {
         match next(pool, leases) {
             Ok(address) => return Ok((pool, address)),
-            Err(AllocError::Exhausted(subnet)) => full.push(subnet),
+            Err(AllocError::Exhausted(range)) => full.push(range),
             Err(other) => return Err(other),
         }
     }
-    if full.is_empty() {
-        full.push(format!(
-            "network {}: it has no {family} subnet",
-            network.name
-        ));
-    }
-    Err(AllocError::Exhausted(full.join(", ")))
-}
-
-/// The next free address of `pool` after the cursor, round its range.
-pub fn next<L: Leases>(pool: &Pool, leases: &L) -> Result<IpAddr, AllocError<L::Error>> {
-    let (first, last) = bounds(pool.dynamic());
-    let cursor = leases.cursor(&pool.subnet).map_err(AllocError::Leases)?;
-    let start = match cursor.map(number) {
-        Some(cursor) if (first..last).contains(&cursor) => cursor + 1,
-        // At the end of the range, or left outside it: begin anew.
-        _ => first,
-    };
-    let mut found = first_free(pool, start, last, leases)?;
-    if found.is_none() && start > first {
-        found = first_free(pool, first, start - 1, leases)?;
-    }
-    found.ok_or_else(|| AllocError::Exhausted(pool.dynamic().to_string()))
-}
-
-/// The first address from `from` to `to` that is neither reserved nor leased. Each step passes a
-/// reserved address or a whole run of leases, so that steps are bounded by the reservations when
-/// runs are maximal.
-fn first_free<L: Leases>(
-    pool: &Pool,
-    from: u128,
-    to: u128,
-    leases: &L,
-) -> Result<Option<IpAddr>, AllocError<L::Error>> {
-    let family = Family::of(pool.subnet.network());
-    let mut at = from;
-    while at <= to {
-        let address = family.address(at);
-        let passed = if pool.is_reserved(address) {
-            at
-        } else {
-            match leases.leased_until(address).map_err(AllocError::Leases)? {
-                None => return Ok(Some(address)),
-                Some(end) => number(end).max(at),
-            }
-        };
-        match passed.checked_add(1) {
-            Some(next) => at = next,
-            None => break,
+    Err(if full.is_empty() {
+        AllocError::NoSubnet {
+            network: network.name.clone(),
+            family,
         }
-    }
-    Ok(None)
+    } else {
+        AllocError::Exhausted(full.join(", "))
+    })
 }
 
-/// Checks that `address` may be leased: in one of the network's subnets (its `--ip-range` does
-/// not matter), not reserved, free. Returns the pool it lies in, and the address.
+/// Checks that `address`, given as `field` (`--ip` or `--ip6`), may be leased: in one of the
+/// network's pools (also outside its range), not reserved, free. Returns the pool it lies in.
 pub fn requested<'n, L: Leases>(
     network: &'n Network,
     field: &'static str,
     address: IpAddr,
     leases: &L,
-) -> Result<(&'n Pool, IpAddr), AllocError<L::Error>> {
-    let refuse = |why: String| {
-        Err(AllocError::Requested {
-            field,
-            address,
-            why,
-        })
+) -> Result<&'n Pool, AllocError<L::Error>> {
+    let refuse = |why: String| AllocError::Requested {
+        field,
+        address,
+        why,
     };
-    let family = Family::of(address);
     let Some(pool) = network.pool_of(address) else {
-        let subnets: Vec<_> = network
-            .pools_of(family)
-            .map(|pool| pool.subnet.to_string())
-            .collect();
-        return refuse(if subnets.is_empty() {
-            format!("network {} has no {family} subnet", network.name)
-        } else {
-            format!("it must lie in {}", subnets.join(" or "))
-        });
+        let subnets: Vec<_> = network.pools.iter().map(|p| p.subnet.to_string()).collect();
+        return Err(refuse(format!(
+            "it must lie in a subnet of network {}: {}",
+            network.name,
+            subnets.join(", ")
+        )));
     };
-    if let Some(reserved) = pool.reserved_as(address) {
-        return refuse(format!("it is {reserved} of {}", pool.subnet));
+    if let Some(why) = pool.reservation(address) {
+        return Err(refuse(format!(
+            "it is {why} in {}; name another",
+            pool.subnet
+        )));
     }
-    if leases
-        .leased_until(address)
-        .map_err(AllocError::Leases)?
-        .is_some()
-    {
-        return refuse("another endpoint has it".into());
+    if leases.leased_until(address)?.is_some() {
+        return Err(refuse(format!(
+            "it is in use; name a free address of {}",
+            pool.subnet
+        )));
     }
-    Ok((pool, address))
-}
-
-/// Leases in a host where networks may overlap (l3 on different parents): what one network
-/// reserves as gateway or auxiliary address counts as leased for the others.
-#[derive(Debug, Clone, Copy)]
-pub struct WithReservations<'a, L> {
-    pub leases: &'a L,
-    /// Every network of the host.
-    pub networks: &'a [Network],
-}
-
-impl<L: Leases> Leases for WithReservations<'_, L> {
-    type Error = L::Error;
-
-    fn leased_until(&self, address: IpAddr) -> Result<Option<IpAddr>, Self::Error> {
-        let mut pools = self.networks.iter().filter_map(|n| n.pool_of(address));
-        if pools.any(|pool| pool.reserved_by_choice(address)) {
-            return Ok(Some(address));
-        }
-        self.leases.leased_until(address)
-    }
-
-    fn cursor(&self, subnet: &IpNetwork) -> Result<Option<IpAddr>, Self::Error> {
-        self.leases.cursor(subnet)
-    }
-}
-
-/// Checks that nobody has what a new network reserves; in an overlapping l3 network an endpoint
-/// may.
-pub fn check_reservations<L: Leases>(
-    network: &Network,
-    leases: &L,
-) -> Result<(), AllocError<L::Error>> {
-    for pool in &network.pools {
-        let gateway = pool.gateway.map(|address| ("--gateway", address));
-        let aux = pool.aux.values().map(|address| ("--aux-address", *address));
-        for (field, address) in gateway.into_iter().chain(aux) {
-            if leases
-                .leased_until(address)
-                .map_err(AllocError::Leases)?
-                .is_some()
-            {
-                return Err(AllocError::Requested {
-                    field,
-                    address,
-                    why: "an endpoint of a network that overlaps this one has it".into(),
-                });
-            }
-        }
-    }
-    Ok(())
+    Ok(pool)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::{BTreeMap, BTreeSet, HashMap};
     use std::convert::Infallible;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::time::{Duration, Instant};
 
     use proptest::prelude::*;
 
+    use super::super::fixtures::{host, network as resolve};
+    use super::super::pool::{covers, overlap, span};
     use super::*;
-    use crate::model::fixtures::{add, host, made};
 
-    /// Leases as the store keeps them: maximal runs by their first address, and a cursor.
+    /// Runs kept by [`lease`] and [`release`], as the store keeps them.
     #[derive(Debug, Default)]
-    struct Table {
-        runs: BTreeMap<(Family, u128), u128>,
-        cursor: BTreeMap<IpNetwork, IpAddr>,
-        questions: Cell<u32>,
+    struct Runs {
+        runs: BTreeMap<IpAddr, Run>,
+        cursors: HashMap<IpNetwork, IpAddr>,
     }
 
-    impl Leases for Table {
-        type Error = Infallible;
-
-        fn leased_until(&self, address: IpAddr) -> Result<Option<IpAddr>, Infallible> {
-            self.questions.set(self.questions.get() + 1);
-            let family = Family::of(address);
-            let run = self.run_before(family, number(address));
-            Ok(run
-                .filter(|(_, last)| *last >= number(address))
-                .map(|(_, last)| family.address(last)))
+    impl Runs {
+        fn of(&self, address: IpAddr) -> Option<Run> {
+            let (_, run) = self.runs.range(..=address).next_back()?;
+            (run.last >= address).then_some(*run)
         }
 
-        fn cursor(&self, subnet: &IpNetwork) -> Result<Option<IpAddr>, Infallible> {
-            Ok(self.cursor.get(subnet).copied())
-        }
-    }
-
-    impl Table {
-        /// The run that begins at `at` or last before it.
-        fn run_before(&self, family: Family, at: u128) -> Option<(u128, u128)> {
-            let mut before = self.runs.range((family, 0)..=(family, at));
-            before.next_back().map(|((_, first), last)| (*first, *last))
+        fn replace(&mut self, old: &[Option<Run>], new: &[Option<Run>]) {
+            for run in old.iter().flatten() {
+                self.runs.remove(&run.first);
+            }
+            self.runs
+                .extend(new.iter().flatten().map(|run| (run.first, *run)));
         }
 
         fn lease(&mut self, address: IpAddr) {
-            let (family, at) = (Family::of(address), number(address));
-            assert_eq!(
-                self.leased_until(address),
-                Ok(None),
-                "{address} leased twice"
-            );
-            let left = self.run_before(family, at);
-            let first = match left {
-                Some((first, last)) if last + 1 == at => first,
-                _ => at,
-            };
-            let next = at.checked_add(1);
-            let joined = next.and_then(|next| self.runs.remove(&(family, next)));
-            self.runs.insert((family, first), joined.unwrap_or(at));
+            assert_eq!(self.of(address), None, "{address} is leased");
+            let before = predecessor(address).and_then(|a| self.of(a));
+            let after = successor(address).and_then(|a| self.of(a));
+            let merged = lease(before, address, after);
+            self.replace(&[before, after], &[Some(merged)]);
         }
 
         fn release(&mut self, address: IpAddr) {
-            let (family, at) = (Family::of(address), number(address));
-            let (first, last) = self.run_before(family, at).expect("a run");
-            assert!(at <= last, "{address} released but not leased");
-            self.runs.remove(&(family, first));
-            if first < at {
-                self.runs.insert((family, first), at - 1);
-            }
-            if at < last {
-                self.runs.insert((family, at + 1), last);
-            }
+            let run = self.of(address).expect("leased");
+            let (before, after) = release(run, address);
+            self.replace(&[Some(run)], &[before, after]);
         }
 
-        /// Allocates from `pool` and records it, as the engine does.
+        /// Allocates and leases, as the engine does in one transaction.
         fn take(&mut self, pool: &Pool) -> Option<IpAddr> {
             match next(pool, self) {
                 Ok(address) => {
                     self.lease(address);
-                    self.cursor.insert(pool.subnet, address);
+                    self.cursors.insert(pool.subnet, address);
                     Some(address)
                 }
                 Err(AllocError::Exhausted(_)) => None,
                 Err(other) => panic!("{other}"),
             }
         }
-
-        fn leased_in(&self, pool: &Pool) -> u128 {
-            let leased = addresses(pool.subnet, pool.family())
-                .filter(|address| self.leased_until(*address) != Ok(None));
-            leased.count() as u128
-        }
     }
 
-    fn pool(subnet: &str) -> Pool {
-        Pool::new(subnet.parse().unwrap())
+    impl Leases for Runs {
+        type Error = Infallible;
+
+        fn leased_until(&self, address: IpAddr) -> Result<Option<IpAddr>, Infallible> {
+            Ok(self.of(address).map(|run| run.last))
+        }
+
+        fn cursor(&self, subnet: &IpNetwork) -> Result<Option<IpAddr>, Infallible> {
+            Ok(self.cursors.get(subnet).copied())
+        }
     }
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
-    fn taken(table: &mut Table, pool: &Pool) -> Vec<String> {
-        std::iter::from_fn(|| table.take(pool))
+    fn pool(subnet: &str) -> Pool {
+        Pool::new(subnet.parse().unwrap())
+    }
+
+    fn take_all(pool: &Pool) -> Vec<String> {
+        let mut leases = Runs::default();
+        std::iter::from_fn(|| leases.take(pool))
             .map(|address| address.to_string())
             .collect()
     }
 
     #[test]
-    fn small_pools_are_used_to_the_last_address() {
-        for (subnet, expected) in [
-            ("10.0.0.0/30", vec!["10.0.0.1", "10.0.0.2"]),
-            ("10.0.0.0/31", vec!["10.0.0.0", "10.0.0.1"]),
-            ("10.0.0.0/32", vec!["10.0.0.0"]),
+    fn small_pools_are_used_up_before_they_are_exhausted() {
+        for (subnet, all) in [
+            (
+                "10.0.0.0/29",
+                &[
+                    "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6",
+                ][..],
+            ),
+            ("10.0.0.0/30", &["10.0.0.1", "10.0.0.2"]),
+            ("10.0.0.0/31", &["10.0.0.0", "10.0.0.1"]),
+            ("10.0.0.9/32", &["10.0.0.9"]),
             (
                 "255.255.255.252/30",
-                vec!["255.255.255.253", "255.255.255.254"],
+                &["255.255.255.253", "255.255.255.254"],
             ),
-            ("255.255.255.255/32", vec!["255.255.255.255"]),
-            ("0.0.0.0/31", vec!["0.0.0.0", "0.0.0.1"]),
-            ("fd00::/126", vec!["fd00::1", "fd00::2", "fd00::3"]),
-            ("fd00::/127", vec!["fd00::", "fd00::1"]),
-            ("fd00::/128", vec!["fd00::"]),
             (
-                "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127",
-                vec![
-                    "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe",
-                    "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-                ],
+                "255.255.255.254/31",
+                &["255.255.255.254", "255.255.255.255"],
             ),
+            ("fd00::/126", &["fd00::1", "fd00::2", "fd00::3"]),
+            ("fd00::/127", &["fd00::", "fd00::1"]),
+            ("fd00::9/128", &["fd00::9"]),
         ] {
-            assert_eq!(
-                taken(&mut Table::default(), &pool(subnet)),
-                expected,
-                "{subnet}"
-            );
+            assert_eq!(take_all(&pool(subnet)), all, "{subnet}");
+            assert_eq!(pool(subnet).capacity(), all.len() as u128, "{subnet}");
         }
+        let end = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe/127";
+        assert_eq!(take_all(&pool(end)).len(), 2);
+    }
+
+    #[test]
+    fn reserved_addresses_are_passed_over() {
+        let mut pool = pool("10.0.0.0/29");
+        pool.gateway = Some(ip("10.0.0.1"));
+        pool.aux.insert("nas".into(), ip("10.0.0.4"));
         assert_eq!(
-            taken(&mut Table::default(), &pool("255.255.255.0/24")).len(),
-            254
+            take_all(&pool),
+            ["10.0.0.2", "10.0.0.3", "10.0.0.5", "10.0.0.6"]
+        );
+        pool.range = Some("10.0.0.4/30".parse().unwrap());
+        assert_eq!(take_all(&pool), ["10.0.0.5", "10.0.0.6"]);
+        pool.range = Some("10.0.0.4/32".parse().unwrap());
+        assert_eq!(take_all(&pool), [""; 0]);
+    }
+
+    #[test]
+    fn a_released_address_is_given_again_only_after_the_others() {
+        let pool = pool("10.0.0.0/29");
+        let mut leases = Runs::default();
+        let take = |leases: &mut Runs| leases.take(&pool).unwrap().to_string();
+        assert_eq!(take(&mut leases), "10.0.0.1");
+        assert_eq!(take(&mut leases), "10.0.0.2");
+        leases.release(ip("10.0.0.2"));
+        for other in 3..=6 {
+            assert_eq!(take(&mut leases), format!("10.0.0.{other}"));
+        }
+        assert_eq!(take(&mut leases), "10.0.0.2", "round the range");
+        let full = next(&pool, &leases).unwrap_err().to_string();
+        assert_eq!(full, "no address left in 10.0.0.0/29");
+        // The only free one, even if it is the one given last.
+        leases.release(ip("10.0.0.2"));
+        assert_eq!(take(&mut leases), "10.0.0.2");
+    }
+
+    #[test]
+    fn a_cursor_outside_the_range_starts_it_again() {
+        let mut pool = pool("10.0.0.0/24");
+        pool.range = Some("10.0.0.64/26".parse().unwrap());
+        for cursor in ["10.0.0.9", "10.0.0.127", "10.0.0.200"] {
+            let mut leases = Runs::default();
+            leases.cursors.insert(pool.subnet, ip(cursor));
+            assert_eq!(leases.take(&pool), Some(ip("10.0.0.64")), "{cursor}");
+        }
+    }
+
+    #[test]
+    fn a_pool_after_the_other() {
+        let line = "--ipv6 --subnet=10.0.0.0/30 --subnet=10.0.1.0/30 --subnet=fd00::/127 n";
+        let net = resolve(line, &host());
+        let mut leases = Runs::default();
+        let mut take = |family| {
+            let (pool, address) = allocate(&net, family, &leases).map_err(|e| e.to_string())?;
+            leases.lease(address);
+            leases.cursors.insert(pool.subnet, address);
+            Ok::<_, String>((pool.subnet.to_string(), address.to_string()))
+        };
+        let got: Vec<_> = (0..4).map(|_| take(Family::V4).unwrap().1).collect();
+        assert_eq!(got, ["10.0.0.1", "10.0.0.2", "10.0.1.1", "10.0.1.2"]);
+        assert_eq!(
+            take(Family::V4),
+            Err("no address left in 10.0.0.0/30, 10.0.1.0/30".into())
+        );
+        let six = ("fd00::/127".to_owned(), "fd00::".to_owned());
+        assert_eq!(take(Family::V6), Ok(six));
+        let only_v4 = resolve("four", &host());
+        assert_eq!(
+            allocate(&only_v4, Family::V6, &Runs::default())
+                .unwrap_err()
+                .to_string(),
+            "network four has no IPv6 subnet"
         );
     }
 
     #[test]
-    fn wide_pools_begin_at_their_first_address() {
-        for (subnet, first) in [("0.0.0.0/1", "0.0.0.1"), ("8000::/1", "8000::1")] {
-            assert_eq!(Table::default().take(&pool(subnet)), Some(ip(first)));
-        }
-    }
-
-    #[test]
-    fn allocation_goes_on_after_the_last_one_round_the_range() {
-        let mut pool = pool("10.0.0.0/24");
-        pool.range = Some("10.0.0.8/30".parse().unwrap());
-        let mut table = Table::default();
-        let mut next = || table.take(&pool).unwrap();
-        assert_eq!([next(), next()], [ip("10.0.0.8"), ip("10.0.0.9")]);
-        table.release(ip("10.0.0.8"));
-        assert_eq!(
-            taken(&mut table, &pool),
-            ["10.0.0.10", "10.0.0.11", "10.0.0.8"]
-        );
-        let error = super::next(&pool, &table).unwrap_err();
-        assert_eq!(error.to_string(), "no address left in 10.0.0.8/30");
-    }
-
-    #[test]
-    fn a_cursor_outside_the_range_begins_anew() {
-        let mut pool = pool("10.0.0.0/24");
-        pool.range = Some("10.0.0.8/30".parse().unwrap());
-        for cursor in ["10.0.0.1", "10.0.0.11", "10.0.0.200"] {
-            let mut table = Table::default();
-            table.cursor.insert(pool.subnet, ip(cursor));
-            assert_eq!(table.take(&pool), Some(ip("10.0.0.8")), "{cursor}");
-        }
-    }
-
-    #[test]
-    fn a_network_allocates_from_its_first_subnet_with_room() {
-        let network = made(
-            "n --ipv6 --subnet 10.1.0.0/31 --subnet fd00::/127 --subnet 10.2.0.0/31",
+    fn requested_addresses() {
+        let net = resolve(
+            "--subnet=10.0.0.0/24 --subnet=10.0.1.0/24 --gateway=10.0.1.1 \
+             --ip-range=10.0.1.128/25 --aux-address=nas=10.0.1.5 n",
             &host(),
         );
-        let mut table = Table::default();
-        let mut given = Vec::new();
-        let error = loop {
-            match allocate(&network, Family::V4, &table) {
-                Ok((pool, address)) => {
-                    assert!(pool.subnet.contains(address));
-                    table.lease(address);
-                    given.push(address.to_string());
-                }
-                Err(error) => break error,
-            }
+        let mut leases = Runs::default();
+        leases.lease(ip("10.0.1.9"));
+        let ask = |address: &str| {
+            requested(&net, "--ip", ip(address), &leases)
+                .map(|pool| pool.subnet.to_string())
+                .map_err(|e| e.to_string())
         };
-        assert_eq!(given, ["10.1.0.0", "10.1.0.1", "10.2.0.0", "10.2.0.1"]);
-        assert_eq!(
-            error.to_string(),
-            "no address left in 10.1.0.0/31, 10.2.0.0/31"
-        );
-        let (_, v6) = allocate(&network, Family::V6, &table).unwrap();
-        assert_eq!(v6, ip("fd00::"));
-        let v4_only = made("n", &host());
-        let error = allocate(&v4_only, Family::V6, &table).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("network n: it has no IPv6 subnet"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_plan_has_an_address_of_each_family() {
-        let network = made(
-            "n -o parent=eth0 --ipv6 --subnet 10.1.0.0/24 --subnet 10.2.0.0/24 --subnet fd00::/64",
-            &host(),
-        );
-        let table = Table::default();
-        let dynamic = plan(&network, Wanted::default(), &table).unwrap();
-        assert_eq!(dynamic.v4.unwrap().to_string(), "10.1.0.2/24");
-        assert_eq!(dynamic.v6.unwrap().to_string(), "fd00::2/64");
-        let wanted = Wanted {
-            v4: Some([10, 2, 0, 77].into()),
-            v6: None,
-        };
-        let asked = plan(&network, wanted, &table).unwrap();
-        assert_eq!(asked.v4.unwrap().to_string(), "10.2.0.77/24");
-        assert_eq!(asked.gateway4, Some(ip("10.2.0.1")));
-        assert_eq!(asked.v6, dynamic.v6);
-        let v6_only = made("n --ipv6 --ipv4=false", &host());
-        let only = plan(&v6_only, Wanted::default(), &table).unwrap();
-        assert!(only.v4.is_none() && only.v6.is_some());
-    }
-
-    #[test]
-    fn requested_addresses_may_lie_outside_the_range() {
-        let line = "n --subnet 10.1.0.0/24 --ip-range 10.1.0.128/25";
-        let network = made(line, &host());
-        let (pool, address) =
-            requested(&network, "--ip", ip("10.1.0.5"), &Table::default()).unwrap();
-        assert_eq!((pool, address), (&network.pools[0], ip("10.1.0.5")));
-    }
-
-    #[test]
-    fn bad_requests_are_refused() {
-        let line = "n --subnet 10.1.0.0/24 --subnet 10.2.0.0/24 --gateway 10.1.0.1 \
-                    --aux-address a=10.2.0.7";
-        let network = made(line, &host());
-        let mut table = Table::default();
-        table.lease(ip("10.1.0.5"));
+        assert_eq!(ask("10.0.0.200"), Ok("10.0.0.0/24".into()));
+        assert_eq!(ask("10.0.1.200"), Ok("10.0.1.0/24".into()), "in the range");
+        assert_eq!(ask("10.0.1.10"), Ok("10.0.1.0/24".into()), "outside it");
         for (address, why) in [
-            ("10.3.0.1", "it must lie in 10.1.0.0/24 or 10.2.0.0/24"),
-            ("10.1.0.0", "it is the network address of 10.1.0.0/24"),
-            ("10.2.0.255", "it is the broadcast address of 10.2.0.0/24"),
-            ("10.1.0.1", "it is the gateway of 10.1.0.0/24"),
             (
-                "10.2.0.7",
-                "it is the auxiliary address \"a\" of 10.2.0.0/24",
+                "10.0.2.1",
+                "a subnet of network n: 10.0.0.0/24, 10.0.1.0/24",
             ),
-            ("10.1.0.5", "another endpoint has it"),
+            ("fd00::1", "a subnet of network n: 10.0.0.0/24, 10.0.1.0/24"),
+            ("10.0.1.0", "network address"),
+            ("10.0.1.255", "broadcast address"),
+            ("10.0.1.1", "gateway in 10.0.1.0/24"),
+            ("10.0.1.5", "aux address \"nas\""),
+            ("10.0.1.9", "in use"),
         ] {
-            let error = requested(&network, "--ip", ip(address), &table).unwrap_err();
-            assert_eq!(error.to_string(), format!("invalid --ip {address}: {why}"));
-        }
-        let wanted = Wanted {
-            v4: None,
-            v6: Some("fd00::1".parse().unwrap()),
-        };
-        let error = plan(&network, wanted, &table).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "invalid --ip6 fd00::1: network n has no IPv6 subnet"
-        );
-    }
-
-    #[test]
-    fn overlapping_networks_respect_each_other() {
-        let mut host = host();
-        let l3 = "-o ipvlan_mode=l3 --subnet 10.1.0.0/29";
-        let first = format!("a -o parent=eth0 {l3} --gateway 10.1.0.1 --aux-address x=10.1.0.3");
-        add(&first, 'b', &mut host);
-        let second = add(&format!("b -o parent=eth1 {l3}"), 'c', &mut host);
-        let mut table = Table::default();
-        let mut given = Vec::new();
-        loop {
-            let leases = WithReservations {
-                leases: &table,
-                networks: &host.networks,
-            };
-            let Ok((_, address)) = allocate(&second, Family::V4, &leases) else {
-                break;
-            };
-            table.lease(address);
-            given.push(address.to_string());
-        }
-        assert_eq!(given, ["10.1.0.2", "10.1.0.4", "10.1.0.5", "10.1.0.6"]);
-
-        let third = |options: &str| made(&format!("c -o parent=eth1.3 {l3} {options}"), &host);
-        assert_eq!(
-            check_reservations(&third("--gateway 10.1.0.1"), &table),
-            Ok(())
-        );
-        for (field, option) in [("--gateway", "10.1.0.2"), ("--aux-address", "x=10.1.0.2")] {
-            let network = third(&format!("{field} {option}"));
-            let error = check_reservations(&network, &table).unwrap_err();
+            let bad = ask(address).unwrap_err();
             assert!(
-                error
-                    .to_string()
-                    .starts_with(&format!("invalid {field} 10.1.0.2: "))
+                bad.starts_with(&format!("invalid --ip {address}: ")),
+                "{bad}"
             );
+            assert!(bad.contains(why) && !bad.contains('\n'), "{bad}");
         }
     }
 
-    /// The cost of one allocation, in questions to the lease table, is the same with 100,000
-    /// leases as with none: in one run, in alternation with free addresses, and round the end.
     #[test]
-    fn cost_does_not_grow_with_leases() {
-        const LEASES: u128 = 100_000;
+    fn overlapping_subnets_share_their_leases() {
+        let (wide, narrow) = (pool("10.0.0.0/16"), pool("10.0.0.0/24"));
+        let mut leases = Runs::default();
+        let given: Vec<_> = (0..6)
+            .map(|n| {
+                leases
+                    .take(if n % 2 == 0 { &wide } else { &narrow })
+                    .unwrap()
+            })
+            .collect();
+        let distinct: BTreeSet<_> = given.iter().collect();
+        assert_eq!(distinct.len(), given.len(), "{given:?}");
+    }
+
+    /// With 100,000 leases, in one run or each beside a free address, next answers after a few
+    /// lookups, also when it must go round.
+    #[test]
+    fn the_number_of_lookups_does_not_grow_with_the_leases() {
+        struct Counted<'r>(&'r Runs, std::cell::Cell<u32>);
+        impl Leases for Counted<'_> {
+            type Error = Infallible;
+            fn leased_until(&self, address: IpAddr) -> Result<Option<IpAddr>, Infallible> {
+                self.1.set(self.1.get() + 1);
+                self.0.leased_until(address)
+            }
+            fn cursor(&self, subnet: &IpNetwork) -> Result<Option<IpAddr>, Infallible> {
+                self.0.cursor(subnet)
+            }
+        }
         for subnet in ["10.0.0.0/8", "fd00::/64"] {
+            let mut pool = pool(subnet);
+            pool.gateway = pool.first_usable();
+            let (first, last) = span(&pool.subnet);
             for step in [1, 2] {
-                let pool = pool(subnet);
-                let (first, last) = bounds(pool.subnet);
-                let mut table = Table::default();
-                for n in 0..LEASES {
-                    table.lease(pool.family().address(first + 1 + n * step));
+                let mut leases = Runs::default();
+                for n in 0..100_000 {
+                    leases.lease(nth(first + 2 + n * step, &pool.subnet));
                 }
-                for cursor in [first, first + LEASES * step / 2, last] {
-                    table
-                        .cursor
-                        .insert(pool.subnet, pool.family().address(cursor));
-                    for _ in 0..100 {
-                        table.questions.set(0);
-                        let address = next(&pool, &table).unwrap();
-                        assert!(table.questions.get() <= 2, "{subnet} {step} {cursor}");
-                        table.lease(address);
-                        table.cursor.insert(pool.subnet, address);
-                    }
+                for cursor in [first + 1, first + 50_000, first + 100_000, last] {
+                    leases
+                        .cursors
+                        .insert(pool.subnet, nth(cursor, &pool.subnet));
+                    let counted = Counted(&leases, 0.into());
+                    let start = Instant::now();
+                    next(&pool, &counted).unwrap();
+                    assert!(counted.1.get() <= 3, "{subnet} {step} {}", counted.1.get());
+                    assert!(start.elapsed() < Duration::from_millis(50));
                 }
             }
         }
     }
 
-    /// A pool of at most 256 addresses, at the ends and in the middle of the address space.
+    /// Pools small enough to be used up, at any place of either address space, with a gateway,
+    /// aux addresses and a range at random.
     fn any_pool() -> impl Strategy<Value = Pool> {
-        let base = prop_oneof![
-            Just((Family::V4, 0)),
-            Just((Family::V4, u128::from(u32::MAX) - 255)),
-            Just((Family::V4, 0x0a01_0200)),
-            Just((Family::V6, 0)),
-            Just((Family::V6, u128::MAX - 255)),
-            Just((Family::V6, 0xfd00 << 112)),
+        let subnet = prop_oneof![
+            (any::<u32>(), 25u8..=32).prop_map(|(a, prefix)| IpNetwork::new(
+                Ipv4Addr::from(a).into(),
+                prefix
+            )
+            .unwrap()),
+            (any::<u128>(), 121u8..=128).prop_map(|(a, prefix)| IpNetwork::new(
+                Ipv6Addr::from(a).into(),
+                prefix
+            )
+            .unwrap()),
+            Just("255.255.255.192/26".parse().unwrap()),
+            Just("0.0.0.0/26".parse().unwrap()),
+            Just(
+                "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffc0/122"
+                    .parse()
+                    .unwrap()
+            ),
         ];
-        // Offsets are taken modulo the size of the subnet.
-        let offsets = proptest::collection::vec(any::<u8>(), 0..4);
-        (
-            base,
-            0..=8u8,
-            proptest::option::of((0..=8u8, any::<u8>())),
-            offsets,
-        )
-            .prop_map(|((family, base), host_bits, range, offsets)| {
-                let prefix = |offset: u128, host_bits: u8| {
-                    let first = (base + offset) >> host_bits << host_bits;
-                    IpNetwork::new(family.address(first), family.width() - host_bits).unwrap()
-                };
-                let size = 1u128 << host_bits;
-                let mut pool = Pool::new(prefix(0, host_bits));
-                pool.range = range
-                    .map(|(bits, offset)| prefix(u128::from(offset) % size, bits.min(host_bits)));
-                let mut reserved = offsets
-                    .into_iter()
-                    .map(|offset| family.address(base + u128::from(offset) % size));
-                pool.gateway = reserved.next();
-                pool.aux = reserved
-                    .map(|address| (address.to_string(), address))
-                    .collect();
-                pool
-            })
+        let extras = (
+            any::<Option<u128>>(),
+            prop::collection::vec(any::<u128>(), 0..5),
+            any::<Option<(u8, u128)>>(),
+        );
+        (subnet, extras).prop_map(|(subnet, (gateway, aux, range))| {
+            let (first, last) = span(&subnet);
+            let within = |n: u128| nth(first + n % (last - first + 1), &subnet);
+            let mut pool = Pool::new(IpNetwork::new(subnet.network(), subnet.prefix()).unwrap());
+            pool.gateway = gateway.map(within);
+            for (n, aux) in aux.into_iter().map(within).enumerate() {
+                if pool.gateway != Some(aux) && !pool.aux.values().any(|a| *a == aux) {
+                    pool.aux.insert(format!("aux{n}"), aux);
+                }
+            }
+            pool.range = range.map(|(longer, n)| {
+                let bits = if subnet.is_ipv4() { 32 } else { 128 };
+                let prefix = (subnet.prefix() + longer % 8).min(bits);
+                let net = IpNetwork::new(within(n), prefix).unwrap();
+                IpNetwork::new(net.network(), prefix).unwrap()
+            });
+            pool
+        })
     }
 
-    #[derive(Debug, Clone)]
-    enum Step {
-        Allocate,
-        /// The lease with this rank, modulo their number.
-        Release(usize),
-        /// The address at this offset, modulo the size of the subnet.
-        Request(u8),
-    }
-
-    fn any_step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            4 => Just(Step::Allocate),
-            2 => any::<usize>().prop_map(Step::Release),
-            1 => any::<u8>().prop_map(Step::Request),
-        ]
-    }
-
-    fn addresses(prefix: IpNetwork, family: Family) -> impl Iterator<Item = IpAddr> {
-        let (first, last) = bounds(prefix);
-        (first..=last).map(move |n| family.address(n))
+    /// Every address of the pool that may be given dynamically, found the long way.
+    fn dynamic(pool: &Pool) -> BTreeSet<IpAddr> {
+        let (first, last) = span(&pool.subnet);
+        (first..=last)
+            .map(|n| nth(n, &pool.subnet))
+            .filter(|a| pool.range.is_none_or(|range| range.contains(*a)))
+            .filter(|a| !pool.is_reserved(*a))
+            .collect()
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1000))]
-
-        /// Any history of allocations, releases and requests: no address twice, none outside
-        /// the range, none reserved, and exhaustion only when nothing is left.
         #[test]
-        fn any_history_is_sound(
+        fn every_dynamic_address_is_given_once_and_no_other(pool in any_pool()) {
+            let mut leases = Runs::default();
+            let given: Vec<_> = std::iter::from_fn(|| leases.take(&pool)).collect();
+            let distinct: BTreeSet<_> = given.iter().copied().collect();
+            prop_assert_eq!(distinct.len(), given.len());
+            prop_assert_eq!(&distinct, &dynamic(&pool));
+            let usage = pool.usage(given.len() as u64, given.len() as u64);
+            prop_assert_eq!(usage.available, 0);
+            prop_assert_eq!(pool.usage(0, 0).available, given.len() as u128);
+        }
+
+        /// Any course of leases (dynamic or asked for) and releases keeps to the model: a set.
+        #[test]
+        fn any_course_of_leases_and_releases(
             pool in any_pool(),
-            steps in proptest::collection::vec(any_step(), 0..400),
+            steps in prop::collection::vec((0u8..4, any::<prop::sample::Index>()), 0..300),
         ) {
-            let network = Network { pools: vec![pool.clone()], ..made("n", &host()) };
-            let mut table = Table::default();
-            let mut leased = BTreeSet::new();
-            let usable: BTreeSet<_> = addresses(pool.dynamic(), pool.family())
-                .filter(|address| !pool.is_reserved(*address))
-                .collect();
-            prop_assert_eq!(usable.len() as u128, pool.dynamic_capacity());
-            for step in steps {
-                match step {
-                    Step::Allocate => match table.take(&pool) {
+            let dynamic = dynamic(&pool);
+            let (first, last) = span(&pool.subnet);
+            let net = {
+                let mut net = resolve("n", &host());
+                net.pools = vec![pool.clone()];
+                net
+            };
+            let mut leases = Runs::default();
+            let mut model: BTreeSet<IpAddr> = BTreeSet::new();
+            for (what, index) in steps {
+                match what {
+                    0 if !model.is_empty() => {
+                        let address = *index.get(&model.iter().collect::<Vec<_>>()).to_owned();
+                        leases.release(address);
+                        model.remove(&address);
+                    }
+                    1 => {
+                        let width = (last - first) as usize + 1;
+                        let address = nth(first + index.index(width) as u128, &pool.subnet);
+                        let allowed = !pool.is_reserved(address) && !model.contains(&address);
+                        prop_assert_eq!(requested(&net, "--ip", address, &leases).is_ok(), allowed);
+                        if allowed {
+                            leases.lease(address);
+                            model.insert(address);
+                        }
+                    }
+                    _ => match leases.take(&pool) {
                         Some(address) => {
-                            prop_assert!(usable.contains(&address), "{} is not usable", address);
-                            prop_assert!(leased.insert(address), "{} given twice", address);
+                            prop_assert!(dynamic.contains(&address), "{} is not dynamic", address);
+                            prop_assert!(model.insert(address), "{} given twice", address);
                         }
-                        None => prop_assert!(usable.is_subset(&leased)),
+                        None => prop_assert!(dynamic.is_subset(&model), "exhausted too early"),
                     },
-                    Step::Release(_) if leased.is_empty() => {}
-                    Step::Release(rank) => {
-                        let address = *leased.iter().nth(rank % leased.len()).unwrap();
-                        leased.remove(&address);
-                        table.release(address);
-                    }
-                    Step::Request(offset) => {
-                        let all: Vec<_> = addresses(pool.subnet, pool.family()).collect();
-                        let address = all[usize::from(offset) % all.len()];
-                        let free = !pool.is_reserved(address) && !leased.contains(&address);
-                        let answer = requested(&network, "--ip", address, &table);
-                        prop_assert_eq!(answer.is_ok(), free);
-                        if free {
-                            table.lease(address);
-                            leased.insert(address);
-                        }
-                    }
                 }
+            }
+            for n in first..=last {
+                let address = nth(n, &pool.subnet);
+                prop_assert_eq!(leases.of(address).is_some(), model.contains(&address));
+            }
+            for run in leases.runs.values() {
+                prop_assert!(successor(run.last).is_none_or(|a| leases.of(a).is_none()), "runs merge");
+            }
+            prop_assert!(leases.runs.len() <= model.len());
+        }
+
+        /// Released and asked for again, another one is given while there is another.
+        #[test]
+        fn the_one_just_released_is_not_given_at_once(pool in any_pool(), before in 0usize..130) {
+            let dynamic = dynamic(&pool);
+            let mut leases = Runs::default();
+            let given: Vec<_> = (0..=before).map_while(|_| leases.take(&pool)).collect();
+            if let Some(last) = given.last() {
+                leases.release(*last);
+                let again = leases.take(&pool);
+                prop_assert!(again.is_some());
+                prop_assert_eq!(again == Some(*last), given.len() == dynamic.len());
             }
         }
 
-        /// A released address is the last to be handed out again.
+        /// A store that knows no runs, only leases, gets the same answers.
         #[test]
-        fn a_released_address_rests(pool in any_pool(), before in 0..300usize) {
-            let mut table = Table::default();
-            let mut last = None;
-            for _ in 0..before {
-                last = table.take(&pool).or(last);
-            }
-            if let Some(last) = last {
-                let others = pool.dynamic_capacity() - table.leased_in(&pool);
-                table.release(last);
-                for _ in 0..others {
-                    prop_assert_ne!(table.take(&pool), Some(last));
+        fn short_answers_change_nothing(pool in any_pool(), taken in any::<u128>(), at in any::<u128>()) {
+            struct Single(BTreeSet<IpAddr>, IpAddr);
+            impl Leases for Single {
+                type Error = Infallible;
+                fn leased_until(&self, a: IpAddr) -> Result<Option<IpAddr>, Infallible> {
+                    Ok(self.0.contains(&a).then_some(a))
                 }
-                prop_assert_eq!(table.take(&pool), Some(last));
-                prop_assert_eq!(table.take(&pool), None);
+                fn cursor(&self, _: &IpNetwork) -> Result<Option<IpAddr>, Infallible> {
+                    Ok(Some(self.1))
+                }
             }
+            let (first, last) = span(&pool.subnet);
+            let mut runs = Runs::default();
+            let cursor = nth(first + at % (last - first + 1), &pool.subnet);
+            runs.cursors.insert(pool.subnet, cursor);
+            let leased: BTreeSet<_> = (first..=last)
+                .filter(|n| taken >> (n - first) & 1 == 1)
+                .map(|n| nth(n, &pool.subnet))
+                .collect();
+            leased.iter().for_each(|a| runs.lease(*a));
+            prop_assert_eq!(next(&pool, &runs).ok(), next(&pool, &Single(leased, cursor)).ok());
+        }
+
+        #[test]
+        fn overlap_and_cover_are_what_they_say(a in any::<u32>(), p in 0u8..=32, b in any::<u32>(), q in 0u8..=32, near in any::<bool>()) {
+            let b = if near { a ^ (b & 0xff) } else { b };
+            let net = |n: u32, prefix| IpNetwork::new(Ipv4Addr::from(n).into(), prefix).unwrap();
+            let (a, b) = (net(a, p), net(b, q));
+            let ((a0, a1), (b0, b1)) = (span(&a), span(&b));
+            prop_assert_eq!(overlap(&a, &b), a0 <= b1 && b0 <= a1);
+            prop_assert_eq!(covers(&a, &b), a0 <= b0 && b1 <= a1);
         }
     }
 }

@@ -1,24 +1,20 @@
 //! Networks, endpoints and addresses as values: validation and IPAM without any I/O.
 
-mod address;
+pub mod id;
+pub mod invalid;
+pub mod ipam;
+pub mod network;
+pub mod pool;
+
+mod find;
 #[cfg(test)]
 mod fixtures;
-mod host;
-mod id;
-mod invalid;
-pub mod ipam;
-mod network;
 mod options;
 mod parent;
-mod pool;
-pub mod reference;
-mod request;
-mod subnets;
+mod pools;
 
-pub use address::Family;
-pub use host::{HostView, LinkView};
+pub use find::{FindError, find};
 pub use id::Id;
 pub use invalid::Invalid;
-pub use network::{AddressPlan, Flag, Mode, Network, Parent};
-pub use pool::{Pool, Reserved};
-pub use request::CreateRequest;
+pub use network::{AddressPlan, CreateRequest, Flag, HostView, LinkView, Mode, Network, Parent};
+pub use pool::{Pool, Reservation, Usage};

@@ -1,4 +1,4 @@
-//! What a network is.
+//! What a network is, and how a user's words become one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::address::Family;
-use super::{Id, Pool};
+use super::ipam::Family;
+use super::options::{self, DriverOptions};
+use super::pools::{self, Needs};
+use super::{Id, Invalid, Pool, parent};
 
 /// ipvlan mode of the parent's port (`IFLA_IPVLAN_MODE`); one per parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -20,25 +22,13 @@ pub enum Mode {
     L3s,
 }
 
-impl Mode {
-    /// As `-o ipvlan_mode=` and `ip link` spell it.
-    pub fn as_str(self) -> &'static str {
-        match self {
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::L2 => "l2",
             Self::L3 => "l3",
             Self::L3s => "l3s",
-        }
-    }
-
-    /// Does the kernel route between slaves (l3, l3s), rather than switch (l2)?
-    pub fn is_l3(self) -> bool {
-        self != Self::L2
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        })
     }
 }
 
@@ -52,20 +42,13 @@ pub enum Flag {
     Vepa,
 }
 
-impl Flag {
-    /// As `-o ipvlan_flag=` and `ip link` spell it.
-    pub fn as_str(self) -> &'static str {
-        match self {
+impl fmt::Display for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::Bridge => "bridge",
             Self::Private => "private",
             Self::Vepa => "vepa",
-        }
-    }
-}
-
-impl fmt::Display for Flag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        })
     }
 }
 
@@ -118,6 +101,53 @@ pub struct Network {
     pub options: BTreeMap<String, String>,
 }
 
+/// `network create` as the user said it: nothing parsed yet, so that each error can name its flag.
+#[derive(Debug, Clone, Default)]
+pub struct CreateRequest {
+    pub name: String,
+    /// `-d`; empty or `ipvlan` (or `ipvlan-ctl`).
+    pub driver: Option<String>,
+    pub internal: bool,
+    pub ipv4: Option<bool>,
+    pub ipv6: bool,
+    pub subnets: Vec<String>,
+    pub gateways: Vec<String>,
+    pub ip_ranges: Vec<String>,
+    /// `NAME=ADDR`
+    pub aux_addresses: Vec<String>,
+    /// `KEY=VALUE`
+    pub options: Vec<String>,
+    /// `KEY` or `KEY=VALUE`
+    pub labels: Vec<String>,
+    pub mtu: Option<String>,
+}
+
+/// A link of the host as far as validation needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkView {
+    pub index: u32,
+    pub name: String,
+    /// `IFLA_INFO_KIND`, such as `dummy` or `vlan`; `None` for physical devices and `lo`.
+    pub kind: Option<String>,
+    pub loopback: bool,
+    /// It is an ipvlan slave itself.
+    pub ipvlan: bool,
+    /// Index of the bridge, bond or team it is enslaved to (`IFLA_MASTER`).
+    pub master: Option<u32>,
+    pub mtu: u32,
+}
+
+/// What validation must know of the host and of the networks that exist.
+#[derive(Debug, Clone, Default)]
+pub struct HostView {
+    pub links: Vec<LinkView>,
+    /// Every address and on-link or routed prefix of the host (default routes left out).
+    pub used: Vec<IpNetwork>,
+    pub networks: Vec<Network>,
+    /// 40 random-looking bits of this host, for its ULA /48 (RFC 4193, 3.2).
+    pub ula_seed: [u8; 5],
+}
+
 /// What an endpoint gets on a network: one address per family and its default routes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressPlan {
@@ -132,107 +162,147 @@ pub struct AddressPlan {
 }
 
 impl Network {
-    pub fn pools_of(&self, family: Family) -> impl Iterator<Item = &Pool> {
-        self.pools.iter().filter(move |p| p.family() == family)
-    }
-
-    /// The pool whose subnet `address` lies in.
+    /// The pool in whose subnet `address` lies.
     pub fn pool_of(&self, address: IpAddr) -> Option<&Pool> {
-        self.pools.iter().find(|pool| pool.subnet.contains(address))
+        self.pools.iter().find(|pool| pool.contains(address))
     }
 
-    /// Do endpoints get a default route by a gateway? So it is in l2, unless internal: there the
-    /// gateway is the next hop on the wire; l3 and l3s route by the device.
-    pub fn needs_gateway(&self) -> bool {
-        self.mode == Mode::L2 && !self.internal
+    /// The pools of one family, in the order they are tried.
+    pub fn pools_of(&self, family: Family) -> impl Iterator<Item = &Pool> {
+        self.pools
+            .iter()
+            .filter(move |pool| Family::of(&pool.subnet) == family)
     }
 
-    /// What an endpoint with these addresses, each in one of the pools, is given.
+    /// What an endpoint with these addresses sets up in its namespace. An address that is in no
+    /// pool of the network (none that IPAM gave) stands alone: full prefix length, no gateway.
     pub fn address_plan(&self, v4: Option<IpAddr>, v6: Option<IpAddr>) -> AddressPlan {
-        let with_prefix = |address: Option<IpAddr>| {
-            let address = address?;
-            let prefix = self.pool_of(address)?.subnet.prefix();
-            Some(IpNetwork::new(address, prefix).expect("the prefix of a pool fits its family"))
-        };
         let gateway = |address: Option<IpAddr>| {
-            let gateway = self.pool_of(address?)?.gateway?;
-            self.needs_gateway().then_some(gateway)
+            self.pool_of(address?)?
+                .gateway
+                .filter(|_| self.mode == Mode::L2 && !self.internal)
+        };
+        let with_prefix = |address: IpAddr| match self.pool_of(address) {
+            Some(pool) => IpNetwork::new(address, pool.subnet.prefix()).unwrap_or(address.into()),
+            None => address.into(),
         };
         AddressPlan {
-            v4: with_prefix(v4),
-            v6: with_prefix(v6),
+            v4: v4.map(with_prefix),
+            v6: v6.map(with_prefix),
             gateway4: gateway(v4),
             gateway6: gateway(v6),
-            device_default: self.mode.is_l3() && !self.internal,
+            device_default: self.mode != Mode::L2 && !self.internal,
         }
+    }
+}
+
+impl CreateRequest {
+    /// Checks every field against the rules of SEMANTICS and the host, and returns the network
+    /// to be made. `id` and `created` are the caller's, so that this stays a pure function.
+    pub fn resolve(&self, host: &HostView, id: Id, created: u64) -> Result<Network, Invalid> {
+        options::check_name(&self.name, &host.networks)?;
+        options::check_driver(self.driver.as_deref())?;
+        let families = options::families(self.ipv4, self.ipv6)?;
+        let options = DriverOptions::parse(&self.options, self.mtu.as_deref(), families)?;
+        let placement = parent::place(&options, host, &id)?;
+        parent::check_mtu(&options, placement.mtu, families)?;
+        let internal = self.internal || matches!(placement.parent, Parent::Dummy { .. });
+        let pools = pools::resolve(
+            self,
+            host,
+            &Needs {
+                families,
+                mode: options.mode,
+                parent: placement.parent.name(),
+                gateway: options.mode == Mode::L2 && !internal,
+            },
+        )?;
+        Ok(Network {
+            id,
+            name: self.name.clone(),
+            created,
+            parent: placement.parent,
+            mode: options.mode,
+            flag: options.flag,
+            internal,
+            host_access: options.host_access,
+            shared_parent: options.shared_parent,
+            ipv4: families.v4,
+            ipv6: families.v6,
+            mtu: options.mtu,
+            pools,
+            labels: options::labels(&self.labels)?,
+            options: options.given,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures::{host, network};
     use super::*;
-    use crate::model::fixtures::{host, made};
 
-    fn plan(line: &str) -> (Option<String>, Option<String>, Option<String>, bool) {
-        let network = made(
-            &format!(
-                "n --ipv6 --subnet 10.1.0.0/24 --subnet 10.2.0.0/16 --subnet fd00::/64 {line}"
-            ),
-            &host(),
-        );
-        let plan = network.address_plan(
-            Some("10.2.0.9".parse().unwrap()),
-            Some("fd00::9".parse().unwrap()),
-        );
-        assert_eq!(plan.v6.unwrap().to_string(), "fd00::9/64");
-        let text = |gateway: Option<IpAddr>| gateway.map(|g| g.to_string());
-        (
-            plan.v4.map(|v4| v4.to_string()),
-            text(plan.gateway4),
-            text(plan.gateway6),
-            plan.device_default,
-        )
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
     }
 
     #[test]
-    fn l2_routes_by_the_gateway_of_the_endpoints_own_subnet() {
-        let expected = (
-            Some("10.2.0.9/16".into()),
-            Some("10.2.0.1".into()),
-            Some("fd00::1".into()),
-            false,
-        );
-        assert_eq!(plan("-o parent=eth0"), expected);
-    }
-
-    #[test]
-    fn l3_routes_by_the_device_even_with_a_gateway() {
-        let expected = (Some("10.2.0.9/16".into()), None, None, true);
-        assert_eq!(plan("-o parent=eth0 -o ipvlan_mode=l3"), expected);
+    fn plans_by_mode() {
+        let two = "--ipv6 --subnet=10.0.0.0/24 --subnet=10.0.1.0/25 --subnet=fd00::/64";
+        let plan = |more: &str| {
+            network(&format!("{two} {more} n"), &host()).address_plan(ip("10.0.1.9"), ip("fd00::9"))
+        };
+        let l2 = plan("-o parent=eth0");
+        assert_eq!(l2.v4.unwrap().to_string(), "10.0.1.9/25");
+        assert_eq!(l2.v6.unwrap().to_string(), "fd00::9/64");
+        let gateways = (ip("10.0.1.1"), ip("fd00::1"));
         assert_eq!(
-            plan("-o parent=eth0 -o ipvlan_mode=l3s --gateway 10.2.0.1"),
-            expected
+            (l2.gateway4, l2.gateway6),
+            gateways,
+            "of the endpoint's own subnets"
         );
-    }
-
-    #[test]
-    fn an_internal_network_has_no_default_route() {
-        let expected = (Some("10.2.0.9/16".into()), None, None, false);
-        for line in [
-            "",
-            "-o ipvlan_mode=l3",
-            "-o parent=eth0 --internal --gateway 10.2.0.1",
-        ] {
-            assert_eq!(plan(line), expected, "{line}");
+        assert!(!l2.device_default);
+        for mode in ["l3", "l3s"] {
+            let l3 = plan(&format!(
+                "-o parent=eth0 -o ipvlan_mode={mode} --gateway=10.0.1.1"
+            ));
+            assert_eq!((l3.gateway4, l3.gateway6), (None, None));
+            assert!(l3.device_default);
         }
+        for internal in [
+            "",
+            "--internal -o parent=eth0 --gateway=10.0.1.1",
+            "--internal -o parent=eth0 -o ipvlan_mode=l3",
+        ] {
+            let none = plan(internal);
+            assert_eq!((none.gateway4, none.gateway6), (None, None), "{internal}");
+            assert!(!none.device_default, "{internal}");
+        }
+        let only_v4 = network("-o parent=eth0 n", &host()).address_plan(ip("172.18.0.2"), None);
+        assert_eq!((only_v4.v6, only_v4.gateway6), (None, None));
+        assert_eq!(only_v4.gateway4, ip("172.18.0.1"));
     }
 
     #[test]
-    fn a_network_survives_its_stored_form() {
-        let line = "n -o parent=eth0.5 -o ipvlan_mode=l3s --ipv6 --label a=b --mtu 1300 \
-                    --subnet 10.1.0.0/24 --ip-range 10.1.0.0/28 --aux-address x=10.1.0.3";
-        let network = made(line, &host());
-        let text = serde_json::to_string(&network).unwrap();
-        assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), network);
+    fn pools_by_address_and_family() {
+        let line = "--ipv6 --subnet=10.0.0.0/24 --subnet=10.0.1.0/24 --subnet=fd00::/64 n";
+        let net = network(line, &host());
+        let of = |a: &str| {
+            net.pool_of(a.parse().unwrap())
+                .map(|p| p.subnet.to_string())
+        };
+        assert_eq!(of("10.0.1.200"), Some("10.0.1.0/24".into()));
+        assert_eq!(of("fd00::1"), Some("fd00::/64".into()));
+        assert_eq!(of("10.0.2.1"), None);
+        assert_eq!(net.pools_of(Family::V4).count(), 2);
+        assert_eq!(net.pools_of(Family::V6).count(), 1);
+    }
+
+    #[test]
+    fn a_network_is_stored_as_json() {
+        let line = "--ipv6 -o parent=eth0.10 -o ipvlan_mode=l3s --label=a=b --mtu=1400 n";
+        let net = network(line, &host());
+        let text = serde_json::to_string(&net).unwrap();
+        assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), net);
     }
 }

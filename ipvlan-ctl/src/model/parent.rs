@@ -1,148 +1,193 @@
-//! Which device a network's slaves sit on, and who makes it.
+//! Which device goes under a network: one that exists, a VLAN of one, or a dummy.
 
-use super::options::{Options, parent_field};
+use super::options::{self, DriverOptions, Families};
 use super::{HostView, Id, Invalid, LinkView, Network, Parent};
 
-/// Longest name of a link, in bytes (`IFNAMSIZ` without its terminator).
+/// Longest name of a link (`IFNAMSIZ` less the final zero), in bytes.
 const MAX_LINK_NAME: usize = 15;
+const MAX_VID: u16 = 4094;
 
-impl Parent {
-    /// Name of the dummy under a network without a parent, as Docker names it.
-    pub fn dummy(id: &Id) -> Self {
-        Self::Dummy {
-            name: format!("di-{}", id.short()),
-        }
-    }
+/// A network's parent, and the largest MTU of a slave on it.
+#[derive(Debug)]
+pub struct Placement {
+    pub parent: Parent,
+    /// `None` for a dummy, whose MTU is ours to set.
+    pub mtu: Option<u32>,
 }
 
-/// The parent that the options name: a link of the host, a VLAN sub-interface that is to be
-/// made, or a dummy when none is named.
-pub fn resolve(options: &Options, host: &HostView, id: &Id) -> Result<Parent, Invalid> {
+/// Finds the parent that `options` ask for and checks that a network may have it.
+pub fn place(options: &DriverOptions, host: &HostView, id: &Id) -> Result<Placement, Invalid> {
     let Some(name) = &options.parent else {
-        return Ok(Parent::dummy(id));
+        if options.shared_parent {
+            return Err(Invalid::new(
+                options::field(options::SHARED_PARENT),
+                "true",
+                "it needs -o parent=LINK; without one each network has a dummy of its own",
+            ));
+        }
+        let name = format!("di-{}", id.short());
+        return Ok(Placement {
+            parent: Parent::Dummy { name },
+            mtu: None,
+        });
     };
-    let users = || host.networks.iter().filter(|n| n.parent.name() == name);
-    for user in users() {
+    // The users first: they hold a parent also while its link is gone.
+    let users: Vec<_> = host
+        .networks
+        .iter()
+        .filter(|network| network.parent.name() == name)
+        .collect();
+    for user in &users {
         check_sharing(options, name, user)?;
     }
-    let own = users().map(|user| user.parent.clone()).next();
-    match (host.link(name), own) {
-        (Some(link), own) => {
+    let made_by_us = users
+        .iter()
+        .find(|user| matches!(user.parent, Parent::Vlan { .. }));
+    match (link(host, name), made_by_us) {
+        (Some(link), made_by_us) => {
             check_link(link, host)?;
-            Ok(own.unwrap_or_else(|| Parent::Existing { name: name.clone() }))
+            let parent = match made_by_us {
+                Some(user) => user.parent.clone(),
+                None => Parent::Existing { name: name.clone() },
+            };
+            Ok(Placement {
+                parent,
+                mtu: Some(link.mtu),
+            })
         }
-        // Made by us for that network and gone since: it will be made anew.
-        (None, Some(vlan @ Parent::Vlan { .. })) => Ok(vlan),
-        (None, _) => missing(name, host),
+        (None, _) => vlan(name, host),
     }
 }
 
-/// One parent has one mode and flag in the kernel, so both networks must agree on them, and each
-/// must say that it shares. (That their subnets are disjoint is checked with the subnets.)
-fn check_sharing(options: &Options, name: &str, user: &Network) -> Result<(), Invalid> {
-    let refuse = |why: String| Err(invalid(name, why));
-    let by = format!("network {} ({}) uses it", user.name, user.id.short());
-    if let Parent::Dummy { .. } = user.parent {
-        return refuse(format!("{by}, alone; give another parent"));
+fn check_sharing(options: &DriverOptions, name: &str, user: &Network) -> Result<(), Invalid> {
+    let invalid = |allowed: String| Err(Invalid::new(field(), name, allowed));
+    let who = format!("network {} ({})", user.name, user.id.short());
+    if matches!(user.parent, Parent::Dummy { .. }) {
+        return invalid(format!("it is the dummy of {who}; use another link"));
     }
     if !(options.shared_parent && user.shared_parent) {
-        return refuse(format!(
-            "{by}; give another parent or VLAN, or -o shared_parent=true to both networks"
+        return invalid(format!(
+            "{who} uses it; use another link or VLAN, or create both networks with -o {}=true",
+            options::SHARED_PARENT
         ));
     }
     if (options.mode, options.flag) != (user.mode, user.flag) {
-        return refuse(format!(
-            "{by} with ipvlan_mode={} and ipvlan_flag={}; networks that share a parent have the \
-             same mode and flag",
+        return invalid(format!(
+            "{who} shares it with mode {} and flag {}, which hold for all of a parent's networks",
             user.mode, user.flag
         ));
     }
     Ok(())
 }
 
+/// Whether ipvlan slaves can be put on `link`.
 fn check_link(link: &LinkView, host: &HostView) -> Result<(), Invalid> {
-    let refuse = |why: String| Err(invalid(&link.name, why));
+    let invalid = |allowed: String| Err(Invalid::new(field(), &link.name, allowed));
     if link.loopback {
-        return refuse("the loopback device cannot be a parent".into());
+        return invalid("the loopback device cannot be a parent; use another link".into());
     }
     if link.ipvlan {
-        return refuse("it is an ipvlan device itself; give the device under it".into());
+        return invalid("it is an ipvlan slave itself; use its parent".into());
     }
-    let master = link
-        .master
-        .and_then(|index| host.links.iter().find(|l| l.index == index));
-    match master {
-        // A VRF routes for its members and leaves their receive path alone.
-        Some(master) if master.kind.as_deref() == Some("vrf") => Ok(()),
-        Some(master) => refuse(format!(
-            "it belongs to {} ({}), which takes its packets; give that device, or one that \
-             belongs to none",
-            master.name,
-            master.kind.as_deref().unwrap_or("unknown kind")
-        )),
-        None if link.master.is_some() => {
-            refuse("it belongs to a bridge, bond or team, which takes its packets".into())
-        }
-        None => Ok(()),
+    if let Some(index) = link.master {
+        let master = match host.links.iter().find(|l| l.index == index) {
+            Some(master) => master.name.clone(),
+            None => format!("link {index}"),
+        };
+        return invalid(format!("it is enslaved to {master}; use {master} itself"));
     }
+    Ok(())
 }
 
-/// A name that no link has: good only as `BASE.VID`, where BASE is a link.
-fn missing(name: &str, host: &HostView) -> Result<Parent, Invalid> {
-    let hint = "no such link; give a link of this host, or LINK.VLAN (such as eth0.10, VLAN 1 to \
-                4094) to have a VLAN sub-interface made";
-    let Some((base, vid)) = name.rsplit_once('.') else {
-        return Err(invalid(name, hint));
+/// The 802.1Q sub-interface that a missing link's name `base.vid` asks for.
+fn vlan(name: &str, host: &HostView) -> Result<Placement, Invalid> {
+    let invalid = |allowed: String| Err(Invalid::new(field(), name, allowed));
+    let hint =
+        || format!("no such link; name one that exists, or LINK.VID (1 to {MAX_VID}) for a VLAN");
+    let Some((base, vid)) = name.rsplit_once('.').filter(|(base, _)| !base.is_empty()) else {
+        return invalid(hint());
     };
-    let Some(base_link) = host.link(base) else {
-        let why = match base.contains('.') || base.is_empty() {
-            true => hint.to_owned(),
-            false => format!("there is no link {base:?} to make a VLAN sub-interface of"),
+    let Some(base) = link(host, base) else {
+        return if base.contains('.') {
+            invalid(hint())
+        } else {
+            invalid(format!(
+                "its base {base:?} is no link; name one that exists"
+            ))
         };
-        return Err(invalid(name, why));
     };
-    if base_link.loopback {
-        return Err(invalid(name, "the loopback device carries no VLANs"));
+    let Some(vid) = options::decimal(vid)
+        .and_then(|vid| u16::try_from(vid).ok())
+        .filter(|vid| (1..=MAX_VID).contains(vid))
+    else {
+        return invalid(format!(
+            "the VLAN id after the last dot is 1 to {MAX_VID}, without leading zeros"
+        ));
+    };
+    if base.loopback {
+        return invalid("the loopback device cannot carry a VLAN; use another link".into());
     }
-    if base_link.ipvlan {
-        let why = format!("{base} is an ipvlan device itself; give the device under it");
-        return Err(invalid(name, why));
+    if base.ipvlan {
+        return invalid(format!(
+            "{} is an ipvlan slave itself; use its parent",
+            base.name
+        ));
     }
-    let vid = vlan_id(vid).ok_or_else(|| {
-        invalid(
-            name,
-            format!("the VLAN after {base:?} and the dot is 1 to 4094"),
-        )
-    })?;
     if name.len() > MAX_LINK_NAME {
-        let why = format!("the name of a link has at most {MAX_LINK_NAME} bytes");
-        return Err(invalid(name, why));
+        return invalid(format!(
+            "a link's name has {MAX_LINK_NAME} bytes at most; create the VLAN under a shorter name"
+        ));
     }
-    Ok(Parent::Vlan {
-        name: name.to_owned(),
-        base: base.to_owned(),
-        vid,
+    Ok(Placement {
+        parent: Parent::Vlan {
+            name: name.to_owned(),
+            base: base.name.clone(),
+            vid,
+        },
+        mtu: Some(base.mtu),
     })
 }
 
-/// Digits only, without leading zeros: `eth0.010` would be a second name of `eth0.10`.
-fn vlan_id(text: &str) -> Option<u16> {
-    let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
-    text.parse()
-        .ok()
-        .filter(|vid| plain && (1..=4094).contains(vid))
+/// Checks the MTU asked for, or the one inherited, against the parent's.
+pub fn check_mtu(
+    options: &DriverOptions,
+    parent_mtu: Option<u32>,
+    families: Families,
+) -> Result<(), Invalid> {
+    let (Some(parent_mtu), Some(parent)) = (parent_mtu, &options.parent) else {
+        return Ok(());
+    };
+    match options.mtu {
+        Some(mtu) if mtu > parent_mtu => Err(Invalid::new(
+            options.mtu_field,
+            mtu.to_string(),
+            format!("the parent {parent} has {parent_mtu}, which is the most it can be"),
+        )),
+        None if parent_mtu < families.min_mtu() => Err(Invalid::new(
+            field(),
+            parent,
+            format!(
+                "its MTU is {parent_mtu}; {} needs {} or more",
+                if families.v6 { "IPv6" } else { "IPv4" },
+                families.min_mtu()
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
-fn invalid(name: &str, why: impl Into<String>) -> Invalid {
-    Invalid::new(parent_field(), name, why)
+fn field() -> String {
+    options::field(options::PARENT)
+}
+
+fn link<'h>(host: &'h HostView, name: &str) -> Option<&'h LinkView> {
+    host.links.iter().find(|link| link.name == name)
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::model::fixtures::{add, host, link, made, refused};
-    use crate::model::{HostView, Parent};
-
-    const FIELD: &str = "-o parent";
+    use super::super::fixtures::{create, host, network, refused};
+    use super::super::{HostView, Parent};
 
     fn vlan(name: &str, base: &str, vid: u16) -> Parent {
         Parent::Vlan {
@@ -153,220 +198,157 @@ mod tests {
     }
 
     #[test]
-    fn no_parent_means_an_internal_network_on_a_dummy() {
-        for line in ["n", "n -o parent=", "n -o parent", "n --internal"] {
-            let network = made(line, &host());
-            let name = String::from("di-aaaaaaaaaaaa");
-            assert_eq!(network.parent, Parent::Dummy { name });
-            assert!(network.internal);
-        }
-    }
-
-    #[test]
-    fn an_existing_parent_is_used_also_when_internal() {
-        for internal in [false, true] {
-            let flag = if internal { "--internal" } else { "" };
-            let network = made(&format!("n -o parent=eth0 {flag}"), &host());
-            assert_eq!(
-                network.parent,
-                Parent::Existing {
-                    name: "eth0".into()
-                }
-            );
-            assert_eq!(network.internal, internal);
-        }
-    }
-
-    #[test]
-    fn loopback_ipvlan_and_enslaved_links_are_refused() {
+    fn existing_links() {
         let mut host = host();
-        host.links.push(super::LinkView {
-            ipvlan: true,
-            ..link(4, "ipvl0")
-        });
-        host.links.push(super::LinkView {
-            kind: Some("bridge".into()),
-            ..link(5, "br0")
-        });
-        host.links.push(super::LinkView {
-            kind: Some("vrf".into()),
-            ..link(6, "blue")
-        });
-        for (index, name, master) in [(7, "port", 5), (8, "lost", 99), (9, "member", 6)] {
-            host.links.push(super::LinkView {
-                master: Some(master),
-                ..link(index, name)
-            });
-        }
-        refused("n -o parent=lo", &host, FIELD, "lo", &["loopback"]);
-        refused("n -o parent=lo.5", &host, FIELD, "lo.5", &["loopback"]);
-        refused(
-            "n -o parent=ipvl0",
-            &host,
-            FIELD,
-            "ipvl0",
-            &["ipvlan device itself"],
+        let existing = |name: &str| Parent::Existing { name: name.into() };
+        let net = network("-o parent=eth0 n", &host);
+        assert_eq!((net.parent, net.internal), (existing("eth0"), false));
+        let net = network("--internal -o parent=eth0 n", &host);
+        assert_eq!((net.parent, net.internal), (existing("eth0"), true));
+        // A bridge's own device is a link like others, and so is a VLAN that someone else made.
+        network("-o parent=br0 n", &host);
+        let mut theirs = host.links[1].clone();
+        (theirs.index, theirs.name) = (99, "eth0.7".into());
+        host.links.push(theirs);
+        assert_eq!(
+            network("-o parent=eth0.7 n", &host).parent,
+            existing("eth0.7")
         );
-        refused(
-            "n -o parent=ipvl0.5",
-            &host,
-            FIELD,
-            "ipvl0.5",
-            &["ipvlan device itself"],
-        );
-        refused("n -o parent=port", &host, FIELD, "port", &["br0 (bridge)"]);
-        refused(
-            "n -o parent=lost",
-            &host,
-            FIELD,
-            "lost",
-            &["bridge, bond or team"],
-        );
-        made("n -o parent=member", &host);
-        made("n -o parent=br0", &host);
-    }
 
-    #[test]
-    fn a_missing_sub_interface_is_to_be_made() {
-        let mut host = host();
-        host.links.push(link(4, "lan.1"));
-        assert_eq!(
-            made("n -o parent=eth0.10", &host).parent,
-            vlan("eth0.10", "eth0", 10)
+        refused("-o parent=lo n", &host, "-o parent", "lo", "loopback");
+        refused(
+            "-o parent=port n",
+            &host,
+            "-o parent",
+            "port",
+            "enslaved to br0",
         );
-        assert_eq!(
-            made("n -o parent=eth0.1", &host).parent,
-            vlan("eth0.1", "eth0", 1)
-        );
-        assert_eq!(
-            made("n -o parent=eth0.4094", &host).parent,
-            vlan("eth0.4094", "eth0", 4094)
-        );
-        assert_eq!(
-            made("n -o parent=lan.1.20", &host).parent,
-            vlan("lan.1.20", "lan.1", 20)
-        );
-        let name = String::from("lan.1");
-        assert_eq!(
-            made("n -o parent=lan.1", &host).parent,
-            Parent::Existing { name }
+        refused(
+            "-o parent=slave n",
+            &host,
+            "-o parent",
+            "slave",
+            "ipvlan slave",
         );
     }
 
     #[test]
-    fn a_bad_missing_parent_is_refused() {
-        let mut host = host();
-        host.links.push(link(4, "enp129s0f1np1"));
-        for name in ["eth9", "di-0123", "a.b.10", ".10", ".", "ö"] {
-            refused(
-                &format!("n -o parent={name}"),
-                &host,
-                FIELD,
-                name,
-                &["eth0.10", "4094"],
-            );
+    fn no_parent_is_a_dummy_and_internal() {
+        let host = host();
+        for line in ["n", "-o parent= n", "--internal n"] {
+            let net = network(line, &host);
+            let name = format!("di-{}", net.id.short());
+            assert!(net.internal && name.len() == 15);
+            assert_eq!(net.parent, Parent::Dummy { name });
         }
-        refused(
-            "n -o parent=eth9.10",
-            &host,
-            FIELD,
-            "eth9.10",
-            &["no link \"eth9\""],
-        );
-        for vid in [
-            "0",
-            "4095",
-            "65546",
-            "-1",
-            "+5",
-            "010",
-            "x",
-            "",
-            "99999999999",
+        let alone = "-o shared_parent=true n";
+        refused(alone, &host, "-o shared_parent", "true", "-o parent=");
+    }
+
+    #[test]
+    fn vlans_on_the_fly() {
+        let host = host();
+        for (name, base, vid) in [
+            ("eth0.1", "eth0", 1),
+            ("eth0.4094", "eth0", 4094),
+            ("wan.a.10", "wan.a", 10),
         ] {
-            let name = format!("eth0.{vid}");
-            refused(
-                &format!("n -o parent={name}"),
-                &host,
-                FIELD,
-                &name,
-                &["1 to 4094"],
-            );
+            let net = network(&format!("-o parent={name} n"), &host);
+            assert_eq!(net.parent, vlan(name, base, vid));
+            assert!(!net.internal);
         }
-        let long = "enp129s0f1np1.10";
-        refused(
-            &format!("n -o parent={long}"),
-            &host,
-            FIELD,
-            long,
-            &["15 bytes"],
+        for (name, allowed) in [
+            ("eth0.0", "1 to 4094"),
+            ("eth0.4095", "1 to 4094"),
+            ("eth0.65546", "1 to 4094"),
+            ("eth0.010", "1 to 4094"),
+            ("eth0.+1", "1 to 4094"),
+            ("eth0.", "1 to 4094"),
+            ("eth0.x", "1 to 4094"),
+            ("eth9.10", "\"eth9\""),
+            ("eth0.10.20", "LINK.VID"),
+            ("eth9", "LINK.VID"),
+            (".10", "LINK.VID"),
+            (".", "LINK.VID"),
+            ("lo.10", "loopback"),
+            ("slave.10", "ipvlan slave"),
+        ] {
+            let line = format!("-o parent={name} n");
+            refused(&line, &host, "-o parent", name, allowed);
+        }
+        let mut host = host;
+        host.links[2].name = "enp0s31f6abc".into();
+        let line = "-o parent=enp0s31f6abc.100 n";
+        refused(line, &host, "-o parent", "enp0s31f6abc.100", "15 bytes");
+        assert_eq!(
+            network("-o parent=enp0s31f6abc.10 n", &host)
+                .parent
+                .name()
+                .len(),
+            15
         );
-        made("n -o parent=enp129s0f1np1.5", &host);
     }
 
-    /// A host where network `first` has eth0.10, which exists by now.
-    fn host_with_first(options: &str) -> HostView {
+    #[test]
+    fn a_parent_has_one_network() {
         let mut host = host();
-        add(
-            &format!("first -o parent=eth0.10 --subnet 10.1.0.0/24 {options}"),
-            'b',
-            &mut host,
-        );
-        host.links.push(link(4, "eth0.10"));
-        host
-    }
-
-    #[test]
-    fn a_parent_in_use_is_refused_unless_both_share() {
-        let ask = "n --subnet 10.2.0.0/24 -o parent=eth0.10";
-        let named = ["network first (bbbbbbbbbbbb)", "shared_parent=true"];
-        refused(ask, &host_with_first(""), FIELD, "eth0.10", &named);
-        let sharing = host_with_first("-o shared_parent=true");
-        refused(ask, &sharing, FIELD, "eth0.10", &named);
-        let ask = &format!("{ask} -o shared_parent=true");
-        refused(ask, &host_with_first(""), FIELD, "eth0.10", &named);
-        // Made by us for the first: it is ours for both, whether it is there now or not.
-        assert_eq!(made(ask, &sharing).parent, vlan("eth0.10", "eth0", 10));
-        let mut gone = sharing.clone();
-        gone.links.pop();
-        assert_eq!(made(ask, &gone).parent, vlan("eth0.10", "eth0", 10));
-        // The VLAN's base and its other VLANs are free.
-        made("n --subnet 10.2.0.0/24 -o parent=eth0", &sharing);
-        made("n --subnet 10.2.0.0/24 -o parent=eth0.11", &sharing);
-    }
-
-    #[test]
-    fn sharing_needs_one_mode_one_flag_and_disjoint_subnets() {
-        let host = host_with_first("-o shared_parent=true -o ipvlan_mode=l3");
-        let ask = "n -o parent=eth0.10 -o shared_parent=true";
-        let same = ["ipvlan_mode=l3 and ipvlan_flag=bridge", "network first"];
+        create("-o parent=eth0 first", &mut host);
+        for more in ["", "-o shared_parent=true", "-o ipvlan_mode=l3"] {
+            let line = format!("-o parent=eth0 {more} second");
+            refused(&line, &host, "-o parent", "eth0", "network first");
+        }
+        // The same parent's VLANs are other links.
+        create("-o parent=eth0.10 tenth", &mut host);
         refused(
-            &format!("{ask} -o ipvlan_mode=l3s"),
+            "-o parent=eth0.10 n",
             &host,
-            FIELD,
+            "-o parent",
             "eth0.10",
-            &same,
+            "tenth",
         );
-        let ask = format!("{ask} -o ipvlan_mode=l3");
-        let other_flag = format!("{ask} -o ipvlan_flag=private");
-        refused(&other_flag, &host, FIELD, "eth0.10", &same);
-        let overlapping = format!("{ask} --subnet 10.1.0.128/25");
+        network("-o parent=eth0.11 n", &host);
+        // Also while the link is away.
+        host.links.retain(|link| link.name != "eth0.10");
         refused(
-            &overlapping,
+            "-o parent=eth0.10 n",
             &host,
-            "--subnet",
-            "10.1.0.128/25",
-            &["10.1.0.0/24", "first"],
+            "-o parent",
+            "eth0.10",
+            "tenth",
         );
-        made(&format!("{ask} --subnet 10.1.1.0/24"), &host);
+        // Another network's dummy is never shared.
+        let dummy = create("dummy", &mut host).parent.name().to_owned();
+        let line = format!("-o shared_parent=true -o parent={dummy} n");
+        refused(&line, &host, "-o parent", &dummy, "network dummy");
     }
 
     #[test]
-    fn the_dummy_of_a_network_is_its_own() {
+    fn sharing_needs_both_and_one_mode_and_flag() {
         let mut host = host();
-        add("first -o shared_parent=true", 'b', &mut host);
-        host.links.push(link(4, "di-bbbbbbbbbbbb"));
-        let line = "n -o shared_parent=true -o parent=di-bbbbbbbbbbbb";
-        refused(line, &host, FIELD, "di-bbbbbbbbbbbb", &["network first"]);
+        let shared = "-o shared_parent=true -o parent=eth0 -o ipvlan_mode=l3";
+        create(&format!("{shared} first"), &mut host);
+        create(&format!("{shared} second"), &mut host);
+        let parent = |host: &HostView, more: &str| {
+            let line = format!("-o parent=eth0 {more} n");
+            refused(&line, host, "-o parent", "eth0", "network first");
+        };
+        parent(&host, "-o ipvlan_mode=l3");
+        parent(&host, "-o ipvlan_mode=l3 -o shared_parent=false");
+        parent(&host, "-o shared_parent=true -o ipvlan_mode=l3s");
+        parent(
+            &host,
+            "-o shared_parent=true -o ipvlan_mode=l3 -o ipvlan_flag=vepa",
+        );
+    }
+
+    #[test]
+    fn a_shared_vlan_stays_ours() {
+        let mut host = host();
+        let shared = "-o shared_parent=true -o parent=eth0.10";
+        let ours = vlan("eth0.10", "eth0", 10);
+        assert_eq!(create(&format!("{shared} a"), &mut host).parent, ours);
+        assert_eq!(create(&format!("{shared} b"), &mut host).parent, ours);
+        host.links.retain(|link| link.name != "eth0.10");
+        assert_eq!(create(&format!("{shared} c"), &mut host).parent, ours);
     }
 }

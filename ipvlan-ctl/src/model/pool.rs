@@ -1,13 +1,11 @@
-//! One subnet of a network: its bounds, and which of its addresses are reserved.
+//! One subnet of a network: its bounds, and the addresses that no endpoint gets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
-
-use super::address::{Family, bounds, number};
 
 /// One subnet of a network with what IPAM must know of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,32 +20,44 @@ pub struct Pool {
     pub aux: BTreeMap<String, IpAddr>,
 }
 
-/// Why an address is never leased.
+/// Why an address of a pool is never leased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reserved<'p> {
+pub enum Reservation<'p> {
+    /// The first address of an IPv4 subnet of more than two.
     Network,
+    /// The last address of an IPv4 subnet of more than two.
     Broadcast,
-    /// The subnet-router anycast address (RFC 4291, 2.6.1).
+    /// The subnet-router anycast address of an IPv6 subnet (RFC 4291, 2.6.1); a /127 and a /128
+    /// have none (RFC 6164).
     Anycast,
     Gateway,
-    /// The name of an `--aux-address`.
+    /// By the name given with `--aux-address`.
     Aux(&'p str),
 }
 
-impl fmt::Display for Reserved<'_> {
+impl fmt::Display for Reservation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Network => f.write_str("the network address"),
-            Self::Broadcast => f.write_str("the broadcast address"),
-            Self::Anycast => f.write_str("the subnet-router anycast address"),
-            Self::Gateway => f.write_str("the gateway"),
-            Self::Aux(name) => write!(f, "the auxiliary address {name:?}"),
+            Self::Network => f.write_str("the subnet's network address"),
+            Self::Broadcast => f.write_str("the subnet's broadcast address"),
+            Self::Anycast => f.write_str("the subnet's router anycast address"),
+            Self::Gateway => f.write_str("the subnet's gateway"),
+            Self::Aux(name) => write!(f, "reserved as the aux address {name:?}"),
         }
     }
 }
 
+/// A pool's figures, as `network inspect` shows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Leased and reserved addresses of the subnet.
+    pub in_use: u128,
+    /// Addresses that can still be given dynamically.
+    pub available: u128,
+}
+
 impl Pool {
-    /// A pool with nothing reserved but what every subnet reserves.
+    /// The pool of `subnet` with nothing reserved by the user.
     pub fn new(subnet: IpNetwork) -> Self {
         Self {
             subnet,
@@ -57,134 +67,177 @@ impl Pool {
         }
     }
 
-    pub fn family(&self) -> Family {
-        Family::of(self.subnet.ip())
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.subnet.contains(address)
     }
 
-    /// Where dynamic addresses come from. It may hold reserved addresses.
-    pub fn dynamic(&self) -> IpNetwork {
-        self.range.unwrap_or(self.subnet)
-    }
-
-    pub fn is_reserved(&self, address: IpAddr) -> bool {
-        self.reserved_as(address).is_some()
-    }
-
-    /// Why `address`, which lies in the subnet, is never leased; `None` if it may be.
-    pub fn reserved_as(&self, address: IpAddr) -> Option<Reserved<'_>> {
-        if let Some(reserved) = self.reserved_by_format(address) {
-            return Some(reserved);
-        }
+    /// Why `address` is not for endpoints, or `None` if it is (or lies outside the subnet).
+    pub fn reservation(&self, address: IpAddr) -> Option<Reservation<'_>> {
         if self.gateway == Some(address) {
-            return Some(Reserved::Gateway);
+            return Some(Reservation::Gateway);
         }
-        self.aux
-            .iter()
-            .find(|(_, aux)| **aux == address)
-            .map(|(name, _)| Reserved::Aux(name))
-    }
-
-    /// Is `address` the gateway or an auxiliary address?
-    pub fn reserved_by_choice(&self, address: IpAddr) -> bool {
-        self.gateway == Some(address) || self.aux.values().any(|aux| *aux == address)
-    }
-
-    /// The reservations that follow from the subnet alone. Two-address and one-address subnets
-    /// have none (RFC 3021 for IPv4, RFC 6164 for IPv6).
-    pub(super) fn reserved_by_format(&self, address: IpAddr) -> Option<Reserved<'static>> {
-        let (first, last) = bounds(self.subnet);
-        if last - first < 2 {
-            return None;
+        if let Some((name, _)) = self.aux.iter().find(|(_, aux)| **aux == address) {
+            return Some(Reservation::Aux(name));
         }
-        match (self.family(), number(address)) {
-            (Family::V4, n) if n == first => Some(Reserved::Network),
-            (Family::V4, n) if n == last => Some(Reserved::Broadcast),
-            (Family::V6, n) if n == first => Some(Reserved::Anycast),
-            _ => None,
-        }
-    }
-
-    /// Every address of the subnet that is never leased.
-    pub fn reserved(&self) -> BTreeSet<IpAddr> {
-        let (first, last) = bounds(self.subnet);
-        [first, last]
+        edges(&self.subnet)
             .into_iter()
-            .map(|n| self.family().address(n))
-            .filter(|address| self.reserved_by_format(*address).is_some())
+            .find_map(|(edge, why)| (edge == address).then_some(why))
+    }
+
+    /// Network and broadcast address, IPv6 router anycast, gateway or aux address.
+    pub fn is_reserved(&self, address: IpAddr) -> bool {
+        self.reservation(address).is_some()
+    }
+
+    /// First and last address from which dynamic ones are taken; reserved ones may be among them.
+    pub fn dynamic_bounds(&self) -> (IpAddr, IpAddr) {
+        let range = self.range.as_ref().unwrap_or(&self.subnet);
+        (range.network(), range.broadcast())
+    }
+
+    /// How many endpoints the subnet can hold.
+    pub fn capacity(&self) -> u128 {
+        self.room_in(&self.subnet)
+    }
+
+    /// The pool's figures, given how many leases lie in its subnet and how many of them in its
+    /// dynamic range.
+    pub fn usage(&self, leased_in_subnet: u64, leased_in_range: u64) -> Usage {
+        let range = self.range.as_ref().unwrap_or(&self.subnet);
+        Usage {
+            in_use: (self.reserved().len() as u128).saturating_add(leased_in_subnet.into()),
+            available: self.room_in(range).saturating_sub(leased_in_range.into()),
+        }
+    }
+
+    /// The lowest address that may be the gateway: no edge of the subnet and no aux address.
+    pub(super) fn first_usable(&self) -> Option<IpAddr> {
+        let (first, last) = span(&self.subnet);
+        let reserved = self.reserved();
+        (first..=last)
+            .find(|n| !reserved.contains(n))
+            .map(|n| nth(n, &self.subnet))
+    }
+
+    /// Every reserved address of the subnet, as a number: two at most, the gateway and the aux.
+    pub(super) fn reserved(&self) -> BTreeSet<u128> {
+        edges(&self.subnet)
+            .into_iter()
+            .map(|(edge, _)| edge)
             .chain(self.gateway)
             .chain(self.aux.values().copied())
+            .map(number)
             .collect()
     }
 
-    /// How many addresses of the subnet an endpoint may have, by request or dynamically.
-    pub fn capacity(&self) -> u128 {
-        self.unreserved_in(self.subnet)
+    fn room_in(&self, part: &IpNetwork) -> u128 {
+        let (first, last) = span(part);
+        let reserved = self.reserved().range(first..=last).count() as u128;
+        (last - first).saturating_add(1).saturating_sub(reserved)
     }
+}
 
-    /// How many addresses serial allocation may give; less than [`Pool::capacity`] with an
-    /// `--ip-range`.
-    pub fn dynamic_capacity(&self) -> u128 {
-        self.unreserved_in(self.dynamic())
+/// The addresses that a subnet's shape alone keeps from hosts.
+pub(super) fn edges(subnet: &IpNetwork) -> Vec<(IpAddr, Reservation<'static>)> {
+    match subnet {
+        IpNetwork::V4(v4) if v4.prefix() < 31 => vec![
+            (subnet.network(), Reservation::Network),
+            (subnet.broadcast(), Reservation::Broadcast),
+        ],
+        IpNetwork::V6(v6) if v6.prefix() < 127 => vec![(subnet.network(), Reservation::Anycast)],
+        _ => Vec::new(),
     }
+}
 
-    fn unreserved_in(&self, part: IpNetwork) -> u128 {
-        let (first, last) = bounds(part);
-        let reserved = self.reserved().into_iter().filter(|a| part.contains(*a));
-        // A subnet is never /0, so that the size fits.
-        (last - first + 1) - reserved.count() as u128
+/// An address in the order of its family; IPv4 as its 32 bits.
+pub(super) fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4).into(),
+        IpAddr::V6(v6) => v6.into(),
     }
+}
+
+/// The address numbered `n`, in the family of `subnet`, in which it lies.
+pub(super) fn nth(n: u128, subnet: &IpNetwork) -> IpAddr {
+    match subnet {
+        IpNetwork::V4(_) => Ipv4Addr::from(n as u32).into(),
+        IpNetwork::V6(_) => Ipv6Addr::from(n).into(),
+    }
+}
+
+/// The first and last address of `net`, as numbers.
+pub(super) fn span(net: &IpNetwork) -> (u128, u128) {
+    (number(net.network()), number(net.broadcast()))
+}
+
+pub(super) fn overlap(a: &IpNetwork, b: &IpNetwork) -> bool {
+    a.contains(b.network()) || b.contains(a.network())
+}
+
+/// Whether all of `inner` lies in `outer`.
+pub(super) fn covers(outer: &IpNetwork, inner: &IpNetwork) -> bool {
+    outer.prefix() <= inner.prefix() && outer.contains(inner.network())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pool(subnet: &str) -> Pool {
-        Pool::new(subnet.parse().unwrap())
-    }
-
-    fn address(text: &str) -> IpAddr {
+    fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
     #[test]
-    fn each_reservation_has_its_name() {
-        let mut pool = pool("10.1.0.0/24");
-        pool.gateway = Some(address("10.1.0.1"));
-        pool.aux.insert("printer".into(), address("10.1.0.9"));
-        for (text, expected) in [
-            ("10.1.0.0", "the network address"),
-            ("10.1.0.255", "the broadcast address"),
-            ("10.1.0.1", "the gateway"),
-            ("10.1.0.9", "the auxiliary address \"printer\""),
+    fn what_is_reserved_and_why() {
+        let mut pool = Pool::new("10.0.0.0/24".parse().unwrap());
+        pool.gateway = Some(ip("10.0.0.9"));
+        pool.aux.insert("nas".into(), ip("10.0.0.5"));
+        for (address, why) in [
+            ("10.0.0.0", Some(Reservation::Network)),
+            ("10.0.0.255", Some(Reservation::Broadcast)),
+            ("10.0.0.9", Some(Reservation::Gateway)),
+            ("10.0.0.5", Some(Reservation::Aux("nas"))),
+            ("10.0.0.1", None),
+            ("10.0.1.0", None),
+            ("::", None),
         ] {
-            let reserved = pool.reserved_as(address(text)).unwrap();
-            assert_eq!(reserved.to_string(), expected);
+            assert_eq!(pool.reservation(ip(address)), why, "{address}");
+            assert_eq!(pool.is_reserved(ip(address)), why.is_some());
         }
-        assert!(!pool.is_reserved(address("10.1.0.2")));
-        let expected = ["10.1.0.0", "10.1.0.1", "10.1.0.9", "10.1.0.255"].map(address);
-        assert!(pool.reserved().into_iter().eq(expected));
-        assert_eq!(pool.capacity(), 252);
-        pool.range = Some("10.1.0.128/25".parse().unwrap());
-        assert_eq!((pool.capacity(), pool.dynamic_capacity()), (252, 127));
+        let six = Pool::new("fd00::/64".parse().unwrap());
+        assert_eq!(six.reservation(ip("fd00::")), Some(Reservation::Anycast));
+        assert!(!six.is_reserved(ip("fd00::ffff:ffff:ffff:ffff")));
+        for bare in ["10.0.0.0/31", "10.0.0.0/32", "fd00::/127", "fd00::/128"] {
+            let pool = Pool::new(bare.parse().unwrap());
+            assert!(!pool.is_reserved(pool.subnet.network()), "{bare}");
+            assert!(!pool.is_reserved(pool.subnet.broadcast()), "{bare}");
+        }
     }
 
     #[test]
-    fn subnets_of_one_and_two_addresses_reserve_none() {
-        for (subnet, capacity) in [
-            ("10.0.0.0/32", 1),
-            ("10.0.0.0/31", 2),
-            ("10.0.0.0/30", 2),
-            ("fd00::/128", 1),
-            ("fd00::/127", 2),
-            ("fd00::/126", 3),
-            ("255.255.255.0/24", 254),
-        ] {
-            assert_eq!(pool(subnet).capacity(), capacity, "{subnet}");
-        }
-        let anycast = Some(Reserved::Anycast);
-        assert_eq!(pool("fd00::/126").reserved_as(address("fd00::")), anycast);
-        assert_eq!(pool("fd00::/126").reserved_as(address("fd00::3")), None);
-        assert_eq!(pool("8000::/1").capacity(), (1 << 127) - 1);
+    fn figures() {
+        let mut pool = Pool::new("10.0.0.0/24".parse().unwrap());
+        assert_eq!(pool.capacity(), 254);
+        pool.gateway = Some(ip("10.0.0.1"));
+        pool.aux.insert("nas".into(), ip("10.0.0.129"));
+        pool.range = Some("10.0.0.128/25".parse().unwrap());
+        assert_eq!(pool.capacity(), 252);
+        let bounds = (ip("10.0.0.128"), ip("10.0.0.255"));
+        assert_eq!(pool.dynamic_bounds(), bounds);
+        let usage = pool.usage(3, 2);
+        assert_eq!((usage.in_use, usage.available), (4 + 3, 128 - 2 - 2));
+        let most = Pool::new("::/0".parse().unwrap());
+        assert!(most.capacity() >= u128::MAX - 1);
+        let half = Pool::new("8000::/1".parse().unwrap());
+        assert_eq!(half.capacity(), (1 << 127) - 1);
+    }
+
+    #[test]
+    fn a_pool_is_stored_as_json() {
+        let mut pool = Pool::new("fd00::/64".parse().unwrap());
+        pool.gateway = Some(ip("fd00::1"));
+        let text = serde_json::to_string(&pool).unwrap();
+        assert!(text.contains("\"fd00::/64\""), "{text}");
+        assert_eq!(serde_json::from_str::<Pool>(&text).unwrap(), pool);
     }
 }

@@ -17,11 +17,10 @@ pub struct Container {
     /// Unique among the containers of the host; the short id where the user gave none.
     pub name: String,
     pub hostname: String,
-    /// The container's init as the host sees it.
-    pub pid: i32,
-    /// When that process started, in clock ticks since boot (field 22 of `/proc/PID/stat`):
-    /// with it a pid that was given to another process is not taken for this one.
-    pub start_time: u64,
+    /// The container's PID 1, as the host sees it.
+    pub init: Process,
+    /// Who waits for it and releases what it held: `run` itself, or the shim of `run -d`.
+    pub supervisor: Process,
     /// The program and its arguments; never empty.
     pub command: Vec<String>,
     /// Seconds since the Unix epoch.
@@ -43,15 +42,39 @@ pub enum State {
 }
 
 impl Container {
-    /// Whether the recorded process still runs. A record that says [`State::Created`] or
-    /// [`State::Running`] and is not alive was left by a supervisor that was killed.
+    /// Whether its supervisor was killed, so that nobody will release its endpoints: for
+    /// `repair`. While a supervisor lives, a container that has just ended is its business.
+    pub fn is_lost(&self) -> bool {
+        !matches!(self.state, State::Exited(_))
+            && !self.supervisor.is_alive()
+            && !self.init.is_alive()
+    }
+}
+
+/// A process that can be told from a later one with the same pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: i32,
+    /// In clock ticks since boot: field 22 of `/proc/PID/stat`.
+    pub start_time: u64,
+}
+
+impl Process {
+    /// A process that is there now.
+    pub fn find(pid: Pid) -> io::Result<Self> {
+        Ok(Self {
+            pid: pid.as_raw(),
+            start_time: start_time(pid)?,
+        })
+    }
+
     pub fn is_alive(&self) -> bool {
         start_time(Pid::from_raw(self.pid)).is_ok_and(|found| found == self.start_time)
     }
 }
 
 /// Start time of a live process, in clock ticks since boot. A zombie has ended: not found.
-pub(super) fn start_time(pid: Pid) -> io::Result<u64> {
+fn start_time(pid: Pid) -> io::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // Field 2 is the command in parentheses, which may itself hold spaces and parentheses.
     let mut fields = stat
@@ -135,27 +158,32 @@ impl StateDir {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
     use super::*;
 
     #[test]
-    fn a_start_time_tells_processes_apart() {
-        let here = Pid::this();
+    fn a_process_is_known_until_it_ends() {
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
             .unwrap();
         let pid = Pid::from_raw(child.id() as i32);
-        let started = start_time(pid).unwrap();
-        assert!(started >= start_time(here).unwrap());
+        let process = Process::find(pid).unwrap();
+        assert!(process.start_time >= Process::find(Pid::this()).unwrap().start_time);
+        assert!(process.is_alive());
+        let namesake = Process {
+            start_time: process.start_time - 1,
+            ..process
+        };
+        assert!(!namesake.is_alive());
+
         child.kill().unwrap();
-        // Killed but not yet waited for: wait for the zombie without reaping it.
-        nix::sys::wait::waitid(
-            nix::sys::wait::Id::Pid(pid),
-            nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT,
-        )
-        .unwrap();
-        assert_eq!(start_time(pid).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Leaves the zombie for now.
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        assert!(!process.is_alive());
         child.wait().unwrap();
-        assert!(start_time(pid).is_err());
+        assert!(!process.is_alive());
+        assert!(Process::find(pid).is_err());
     }
 }

@@ -1,9 +1,9 @@
 //! The files of /etc that belong to a container rather than to its root.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
 
 use super::container::StateDir;
 
@@ -12,14 +12,23 @@ pub(super) const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// Writes all [`FILES`].
 pub(super) fn write(dir: &StateDir, hostname: &str, addresses: &[IpAddr]) -> io::Result<()> {
-    fs::write(dir.path().join("hosts"), hosts(hostname, addresses))?;
-    fs::write(dir.path().join("hostname"), format!("{hostname}\n"))?;
-    let host = match fs::read_to_string(Path::new("/etc/resolv.conf")) {
-        // The resolver then falls back to its own defaults, as it does on the host.
+    let of_host = match fs::read_to_string("/etc/resolv.conf") {
+        // A resolver then has its own defaults, as on the host.
         Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
         other => other?,
     };
-    fs::write(dir.path().join("resolv.conf"), resolv_conf(&host))
+    let [hosts_file, hostname_file, resolv_conf_file] = FILES;
+    for (name, text) in [
+        (hosts_file, hosts(hostname, addresses)),
+        (hostname_file, format!("{hostname}\n")),
+        (resolv_conf_file, resolv_conf(&of_host)),
+    ] {
+        let path = dir.path().join(name);
+        fs::write(&path, text)?;
+        // Whatever our caller's umask: every user in the container reads them.
+        fs::set_permissions(&path, Permissions::from_mode(0o644))?;
+    }
+    Ok(())
 }
 
 fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {

@@ -14,6 +14,7 @@ use std::process::{Command, ExitCode};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -91,6 +92,7 @@ fn start(control: &mut UnixStream) -> io::Result<Option<Pid>> {
 
 fn surround(order: &Order) -> Result<(), String> {
     let failed = |what: &str, e: &dyn std::fmt::Display| format!("cannot {what}: {e}");
+    nix::sys::stat::umask(Mode::S_IWGRP | Mode::S_IWOTH);
     nix::unistd::sethostname(&order.spec.hostname).map_err(|e| failed("set the hostname", &e))?;
     loopback::set_up().map_err(|e| failed("set lo up", &e))?;
     rootfs::enter(&order.state).map_err(|e| e.to_string())?;

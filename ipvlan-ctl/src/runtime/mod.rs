@@ -12,7 +12,7 @@
 //! Every stage is a fresh exec of this binary, never a bare fork, so a supervisor may have
 //! threads. The init dies with its supervisor (`PR_SET_PDEATHSIG`) and everything in the
 //! namespaces dies with the init, so no crash leaves a process behind; what it does leave is
-//! a record, which [`Container::is_alive`] tells from a live one.
+//! a record, which [`Container::is_lost`] tells from a live one.
 
 mod container;
 mod etc;
@@ -23,5 +23,5 @@ mod rootfs;
 pub mod shim;
 mod supervisor;
 
-pub use container::{Container, RunDir, State, StateDir};
-pub use supervisor::{Attach, Output, RunError, Spec, run};
+pub use container::{Container, Process, RunDir, State, StateDir};
+pub use supervisor::{Attach, Output, RunError, Spec, require_root, run};

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::supervisor::RunError;
+use super::supervisor::{RunError, close_on_exec};
 
 /// The hidden subcommand that leads to [`main`].
 pub const SUBCOMMAND: &str = "_shim";
@@ -40,9 +40,13 @@ pub fn start<R: Serialize>(request: &R, log: File) -> io::Result<Outcome> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log);
-    // SAFETY: setsid is async-signal-safe.
+    // SAFETY: both calls are async-signal-safe.
     unsafe {
-        command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?));
+        command.pre_exec(|| {
+            close_on_exec()?;
+            nix::unistd::setsid()?;
+            Ok(())
+        });
     }
     let mut shim = command.spawn()?;
     let (Some(mut stdin), Some(mut stdout)) = (shim.stdin.take(), shim.stdout.take()) else {

@@ -3,19 +3,20 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::container::{Container, RunDir, State, StateDir, start_time};
+use super::container::{Container, Process, RunDir, State, StateDir};
 use super::etc;
 use super::init::{self, Order, Reply};
 use crate::kernel::{Netns, NetnsError};
@@ -63,13 +64,12 @@ pub enum Output {
 
 #[derive(Debug, Error)]
 pub enum RunError {
-    #[error("cannot make namespaces (this needs root): {0}")]
+    #[error("run needs root (effective user id 0), not user id {0}")]
+    NotRoot(Uid),
+    #[error("cannot make namespaces: {0}")]
     Namespaces(io::Error),
-    #[error("cannot use {path}: {source}")]
-    State {
-        path: std::path::PathBuf,
-        source: io::Error,
-    },
+    #[error("cannot use {path}: {error}")]
+    State { path: PathBuf, error: io::Error },
     #[error(transparent)]
     Netns(#[from] NetnsError),
     #[error("{0:#}")]
@@ -82,8 +82,8 @@ pub enum RunError {
     Setup(String),
     #[error("command {program:?} not found in the container")]
     NotFound { program: String },
-    #[error("cannot execute {program:?} in the container: {source}")]
-    NotExecutable { program: String, source: io::Error },
+    #[error("cannot execute {program:?} in the container: {error}")]
+    NotExecutable { program: String, error: io::Error },
     #[error("the container ended, but cannot release its network: {0:#}")]
     Detach(anyhow::Error),
     #[error("{cause}; and then cannot release its network: {undo:#}")]
@@ -120,12 +120,10 @@ pub fn run(
     output: Output,
     started: impl FnOnce(&Container),
 ) -> Result<u8, RunError> {
+    require_root()?;
     let signals = take_signals().map_err(RunError::Wait)?;
     let state = spec.run_dir.container(&spec.id);
-    let failed = |source| RunError::State {
-        path: state.path().to_owned(),
-        source,
-    };
+    let failed = |error| state_error(&state, error);
     state.create().map_err(failed)?;
 
     let begun = begin(spec, &state, network, output);
@@ -153,6 +151,21 @@ pub fn run(
     Ok(status)
 }
 
+/// Refuses anyone but root, before anything is touched.
+pub fn require_root() -> Result<(), RunError> {
+    match Uid::effective() {
+        root if root.is_root() => Ok(()),
+        other => Err(RunError::NotRoot(other)),
+    }
+}
+
+fn state_error(state: &StateDir, error: io::Error) -> RunError {
+    RunError::State {
+        path: state.path().to_owned(),
+        error,
+    }
+}
+
 /// Up to the command being executed. On failure the network is released again.
 fn begin(
     spec: &Spec,
@@ -165,8 +178,8 @@ fn begin(
         id: spec.id.clone(),
         name: spec.name.clone(),
         hostname: spec.hostname.clone(),
-        pid: init.pid().as_raw(),
-        start_time: start_time(init.pid()).map_err(RunError::Control)?,
+        init: Process::find(init.pid()).map_err(RunError::Wait)?,
+        supervisor: Process::find(Pid::this()).map_err(RunError::Wait)?,
         command: spec.command.clone(),
         created: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -180,10 +193,7 @@ fn begin(
         .map_err(RunError::Attach)?;
 
     let executed = etc::write(state, &spec.hostname, &addresses)
-        .map_err(|source| RunError::State {
-            path: state.path().to_owned(),
-            source,
-        })
+        .map_err(|error| state_error(state, error))
         .and_then(|()| init.start(spec, state))
         .and_then(|()| {
             container.state = State::Running;
@@ -218,17 +228,18 @@ impl Init {
         command
             .arg0("ipvlan-ctl")
             .arg(init::SUBCOMMAND)
-            .arg(std::os::fd::AsRawFd::as_raw_fd(&theirs).to_string())
+            .arg(theirs.as_raw_fd().to_string())
             .env_clear();
         if let Output::Log(log) = output {
             command
-                .stdin(std::process::Stdio::null())
+                .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log);
         }
         // SAFETY: the closure makes system calls only, on values made before the fork.
         unsafe {
             command.pre_exec(move || {
+                close_on_exec()?;
                 rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())?;
                 // Without our terminal: its Ctrl-C reaches the command through us, once, and
                 // the container cannot put input into the user's shell.
@@ -280,7 +291,7 @@ impl Init {
             Reply::Exec(libc::ENOENT) => Err(RunError::NotFound { program: program() }),
             Reply::Exec(errno) => Err(RunError::NotExecutable {
                 program: program(),
-                source: io::Error::from_raw_os_error(errno),
+                error: io::Error::from_raw_os_error(errno),
             }),
         }
     }
@@ -322,6 +333,16 @@ impl Drop for Init {
         if let Err(e) = self.child.kill().and_then(|()| self.child.wait()) {
             eprintln!("ipvlan-ctl: cannot end the container's init: {e}");
         }
+    }
+}
+
+/// Keeps all but the standard streams from the next program: a descriptor that our caller left
+/// open may lead to the host's files. Async-signal-safe.
+pub(super) fn close_on_exec() -> io::Result<()> {
+    // SAFETY: close_range with this flag closes nothing now; it only marks descriptors.
+    match unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

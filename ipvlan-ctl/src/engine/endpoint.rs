@@ -1,0 +1,489 @@
+//! `network connect` and `network disconnect`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use ipnetwork::IpNetwork;
+use nix::errno::Errno;
+
+use super::network::seed;
+use super::{
+    Engine, EngineError, Result, Session, default_name, find_network, netns_path, not_found, now,
+    parent, privilege, with_undo,
+};
+use crate::datapath::{Datapath, EndpointPolicy};
+use crate::kernel::{Netlink, Netns, NetnsIdentity, Slave, SlaveAddresses, SlaveRequest};
+use crate::model::ipam::{self, Family};
+use crate::model::{Id, Invalid, Network};
+use crate::store::{EndpointRow, NetworkRow, Records, State, StoreError};
+
+/// How many indices are tried before giving up; a taken one is a rare accident.
+const ATTEMPTS: u32 = 8;
+
+/// A namespace that is to join a network.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectRequest {
+    /// Name, id or prefix of an id.
+    pub network: String,
+    /// Such as `/proc/PID/ns/net` or `/run/netns/NAME`.
+    pub netns: PathBuf,
+    /// [`default_name`] of the namespace if `None`.
+    pub name: Option<String>,
+    pub ip: Option<Ipv4Addr>,
+    pub ip6: Option<Ipv6Addr>,
+    pub aliases: Vec<String>,
+    /// The first free `ethN` if `None`.
+    pub ifname: Option<String>,
+}
+
+/// An endpoint's namespace, open, and how it is known later.
+struct Target {
+    netns: Netns,
+    identity: NetnsIdentity,
+    nsid: i32,
+    ifname: String,
+}
+
+impl Engine {
+    /// Gives a namespace an interface on a network. Nothing has changed when this fails.
+    pub async fn connect(&self, request: &ConnectRequest) -> Result<EndpointRow> {
+        privilege::require()?;
+        request.check()?;
+        let target = self.open_target(request).await?;
+        let Some(mut session) = self.existing_session().await? else {
+            return Err(not_found(&request.network).into());
+        };
+        let network = session.present_network(&request.network).await?;
+        let row = session.reserve_endpoint(&network, request, &target)?;
+        match session
+            .build_endpoint(&network, row.clone(), request, &target)
+            .await
+        {
+            Ok(row) => Ok(row),
+            Err(error) => Err(with_undo(error, session.tear_down_endpoint(&row.id).await)),
+        }
+    }
+
+    /// Takes an endpoint off a network. `word` is its name or id, a prefix of its id, or what
+    /// names its namespace. With `force`, the endpoint is forgotten even where the kernel
+    /// refuses, and it is no error if there is none.
+    pub async fn disconnect(&self, network: &str, word: &str, force: bool) -> Result<()> {
+        privilege::require()?;
+        let Some(mut session) = self.existing_session().await? else {
+            return Err(not_found(network).into());
+        };
+        let owner = session.owner.clone();
+        let identity = Netns::open(&netns_path(word))
+            .and_then(|netns| netns.identity())
+            .ok();
+        let reserved = session.store.transaction(|records| {
+            let network = find_network(records.networks()?, network)?;
+            let endpoints = records.endpoints_of(network.number)?;
+            let row = find_endpoint(endpoints, word, identity).ok_or_else(|| {
+                EngineError::NoEndpoint {
+                    network: network.network.name,
+                    endpoint: word.to_owned(),
+                }
+            })?;
+            if row.state != State::Ready {
+                return Err(EngineError::EndpointBusy(row.name));
+            }
+            records.begin(&row.id, "network disconnect", &owner)?;
+            records.set_endpoint_state(&row.id, State::Removing)?;
+            Ok(row.id)
+        });
+        let id = match reserved {
+            Err(EngineError::NoEndpoint { .. }) if force => return Ok(()),
+            other => other?,
+        };
+        match session.tear_down_endpoint(&id).await {
+            Err(error) if force => {
+                eprintln!("ipvlan-ctl: forgotten all the same: {error}");
+                session.forget_endpoint(&id)
+            }
+            other => other,
+        }
+    }
+
+    async fn open_target(&self, request: &ConnectRequest) -> Result<Target> {
+        let netns = Netns::open(&request.netns)?;
+        if netns.is_own()? {
+            return Err(EngineError::OwnNamespace(target_name(&request.netns)));
+        }
+        Ok(Target {
+            identity: netns.identity()?,
+            nsid: self.netlink.nsid(&netns).await?,
+            ifname: match &request.ifname {
+                Some(ifname) => ifname.clone(),
+                None => Netlink::free_name(&netns).await?,
+            },
+            netns,
+        })
+    }
+}
+
+impl ConnectRequest {
+    fn check(&self) -> Result<(), Invalid> {
+        let names = self.name.iter().map(|name| ("--name", name));
+        let aliases = self.aliases.iter().map(|alias| ("--alias", alias));
+        for (field, name) in names.chain(aliases) {
+            check_name(field, name)?;
+        }
+        match &self.ifname {
+            Some(ifname) => check_ifname(ifname),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_name(field: &str, name: &str) -> Result<(), Invalid> {
+    let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(of_name) {
+        Ok(())
+    } else {
+        Err(Invalid::new(
+            field,
+            name,
+            "a letter or digit, then letters, digits, '_', '.' and '-'",
+        ))
+    }
+}
+
+/// The kernel's rule (`dev_valid_name` in `net/core/dev.c`); `%` would be a pattern there.
+fn check_ifname(ifname: &str) -> Result<(), Invalid> {
+    let forbidden = |c: char| matches!(c, '/' | ':' | '%') || !c.is_ascii_graphic();
+    if (1..=15).contains(&ifname.len())
+        && !matches!(ifname, "." | ".." | "lo" | "all" | "default")
+        && !ifname.contains(forbidden)
+    {
+        Ok(())
+    } else {
+        Err(Invalid::new(
+            "--ifname",
+            ifname,
+            "1 to 15 visible characters without '/', ':' and '%'",
+        ))
+    }
+}
+
+impl Session<'_> {
+    /// The network that `word` means, with its parent there.
+    async fn present_network(&mut self, word: &str) -> Result<NetworkRow> {
+        let row = find_network(self.store.records().networks()?, word)?;
+        if row.state != State::Ready {
+            return Err(EngineError::NetworkBusy(row.network.name));
+        }
+        let datapath = self.engine.datapath()?;
+        let (row, _) = self.ensure_parent(row, &datapath).await?;
+        self.engine.refresh_host_addresses(&datapath).await?;
+        Ok(row)
+    }
+
+    fn reserve_endpoint(
+        &mut self,
+        network: &NetworkRow,
+        request: &ConnectRequest,
+        target: &Target,
+    ) -> Result<EndpointRow> {
+        let owner = &self.owner;
+        let boot = &self.engine.boot;
+        self.store.transaction(|records| {
+            // It may have been removed meanwhile.
+            let network = records
+                .network(&network.network.id)?
+                .filter(|row| row.state == State::Ready)
+                .ok_or_else(|| EngineError::NetworkBusy(network.network.name.clone()))?;
+            let name = request
+                .name
+                .clone()
+                .unwrap_or_else(|| default_name(&request.netns));
+            for other in records.endpoints_of(network.number)? {
+                if other.boot == *boot && other.identity.cookie == target.identity.cookie {
+                    return Err(EngineError::AlreadyConnected {
+                        target: target_name(&request.netns),
+                        network: network.network.name,
+                        name: other.name,
+                    });
+                }
+                if other.name == name {
+                    return Err(EngineError::EndpointExists {
+                        network: network.network.name,
+                        name,
+                    });
+                }
+            }
+            let slot = records.take_slot()?;
+            let leases = allocate(&network.network, request, records)?;
+            let leased = |v6: bool| {
+                let addresses = leases.iter().map(|lease| lease.address);
+                addresses
+                    .into_iter()
+                    .find(|address| address.is_ipv6() == v6)
+            };
+            let row = EndpointRow {
+                id: Id::random(),
+                network: network.number,
+                name,
+                aliases: request.aliases.clone(),
+                slot,
+                ifname: target.ifname.clone(),
+                netns: request.netns.clone(),
+                nsid: target.nsid,
+                identity: target.identity,
+                boot: boot.clone(),
+                parent_index: network.parent_index,
+                addresses: network.network.address_plan(leased(false), leased(true)),
+                link_local: link_local(&network.network, records, slot)?,
+                state: State::Creating,
+                created: now(),
+            };
+            records.begin(&row.id, "network connect", owner)?;
+            records.insert_endpoint(&row)?;
+            for lease in leases {
+                records.lease(lease.address, &row.id)?;
+                if let Some(subnet) = lease.next_of {
+                    records.set_cursor(&subnet, lease.address)?;
+                }
+            }
+            Ok(row)
+        })
+    }
+
+    async fn build_endpoint(
+        &mut self,
+        network: &NetworkRow,
+        row: EndpointRow,
+        request: &ConnectRequest,
+        target: &Target,
+    ) -> Result<EndpointRow> {
+        let datapath = self.engine.datapath()?;
+        let row = self
+            .make_slave(network, row, request, target, &datapath)
+            .await?;
+        let slave = slave(&row);
+        if self.engine.netlink.slave(slave).await?.is_none() {
+            return Err(EngineError::WrongLink {
+                target: target_name(&request.netns),
+                ifname: row.ifname,
+            });
+        }
+        datapath.attach_endpoint(row.slot, &target.netns, &row.ifname)?;
+        let addresses = SlaveAddresses {
+            plan: row.addresses.clone(),
+            link_local: row.link_local,
+        };
+        Netlink::configure_slave(&target.netns, slave.index, &row.ifname, &addresses).await?;
+
+        self.store.transaction(|records| {
+            records.set_endpoint_state(&row.id, State::Ready)?;
+            records.end(&row.id)
+        })?;
+        Ok(row)
+    }
+
+    /// Makes the slave and its map entries, which come first so that the slave is never without
+    /// policy. Where the index or the name is taken, it tries the next.
+    async fn make_slave(
+        &mut self,
+        network: &NetworkRow,
+        mut row: EndpointRow,
+        request: &ConnectRequest,
+        target: &Target,
+        datapath: &Datapath,
+    ) -> Result<EndpointRow> {
+        for _ in 0..ATTEMPTS {
+            datapath.put_endpoint(&parent::policy(network), &policy(&row))?;
+            let wanted = SlaveRequest {
+                parent: network.parent_index,
+                index: slave(&row).index,
+                name: row.ifname.clone(),
+                mode: network.network.mode,
+                flag: network.network.flag,
+                mtu: network.network.mtu,
+            };
+            let netlink = &self.engine.netlink;
+            match netlink.make_slave(&wanted, &target.netns).await {
+                Err(error) if matches!(error.errno(), Some(Errno::EEXIST | Errno::EBUSY)) => {}
+                other => return other.map(|()| row).map_err(EngineError::from),
+            }
+            datapath.remove_endpoint(&policy(&row))?;
+            let ifname = match &request.ifname {
+                None => Netlink::free_name(&target.netns).await?,
+                Some(ifname) => {
+                    let inside = Netlink::open_in(&target.netns)?;
+                    if inside.link_named(ifname).await?.is_some() {
+                        return Err(EngineError::IfnameTaken {
+                            target: target_name(&request.netns),
+                            ifname: ifname.clone(),
+                        });
+                    }
+                    ifname.clone()
+                }
+            };
+            (row.slot, row.link_local) = self.store.transaction(|records| {
+                let slot = records.take_slot()?;
+                let link_local = link_local(&network.network, records, slot)?;
+                records.move_endpoint(&row.id, slot, &ifname, link_local)?;
+                Ok::<_, EngineError>((slot, link_local))
+            })?;
+            row.ifname = ifname;
+        }
+        Err(EngineError::NoIndex {
+            target: target_name(&request.netns),
+            ifname: row.ifname,
+        })
+    }
+
+    /// Takes back [`Session::build_endpoint`] and the reservation, however far they got.
+    pub(super) async fn tear_down_endpoint(&mut self, id: &Id) -> Result<()> {
+        // Building may have changed the row.
+        let Some(row) = self.store.records().endpoint(id)? else {
+            return Ok(());
+        };
+        if row.boot == self.engine.boot {
+            // The slave goes first: its policy holds as long as it is there.
+            self.engine.netlink.delete_slave(slave(&row)).await?;
+            self.engine.datapath()?.remove_endpoint(&policy(&row))?;
+        }
+        self.forget_endpoint(id)
+    }
+
+    fn forget_endpoint(&mut self, id: &Id) -> Result<()> {
+        self.store.transaction(|records| {
+            records.end(id)?;
+            records.delete_endpoint(id)?;
+            Ok(())
+        })
+    }
+}
+
+/// The endpoint that `word`, or the namespace that it names, means.
+fn find_endpoint(
+    mut endpoints: Vec<EndpointRow>,
+    word: &str,
+    identity: Option<NetnsIdentity>,
+) -> Option<EndpointRow> {
+    let by = |found: &dyn Fn(&EndpointRow) -> bool| endpoints.iter().position(found);
+    let prefix = |row: &EndpointRow| !word.is_empty() && row.id.as_str().starts_with(word);
+    let position = by(&|row| row.name == word || row.id.as_str() == word)
+        .or_else(|| by(&|row| identity.is_some_and(|identity| row.identity == identity)))
+        .or_else(|| by(&|row| row.netns == netns_path(word)))
+        .or_else(|| {
+            by(&prefix).filter(|_| endpoints.iter().filter(|row| prefix(row)).count() == 1)
+        });
+    position.map(|position| endpoints.swap_remove(position))
+}
+
+pub(super) fn slave(row: &EndpointRow) -> Slave {
+    Slave {
+        nsid: row.nsid,
+        index: Datapath::FIRST_IFINDEX + row.slot,
+        parent: row.parent_index,
+    }
+}
+
+/// What the programs must know of an endpoint.
+pub(super) fn policy(row: &EndpointRow) -> EndpointPolicy {
+    let address = |network: Option<IpNetwork>| network.map(|network| network.ip());
+    EndpointPolicy {
+        slot: row.slot,
+        parent_index: row.parent_index,
+        v4: match address(row.addresses.v4) {
+            Some(IpAddr::V4(v4)) => Some(v4),
+            _ => None,
+        },
+        v6: match address(row.addresses.v6) {
+            Some(IpAddr::V6(v6)) => Some(v6),
+            _ => None,
+        },
+        link_local: row.link_local,
+    }
+}
+
+struct Lease {
+    address: IpAddr,
+    /// The pool whose cursor moves: the address was not asked for by `--ip` or `--ip6`.
+    next_of: Option<IpNetwork>,
+}
+
+/// Chooses the addresses of an endpoint: those asked for, or the next ones.
+fn allocate(
+    network: &Network,
+    request: &ConnectRequest,
+    records: &Records<'_>,
+) -> Result<Vec<Lease>> {
+    let families = [
+        (network.ipv4, Family::V4, "--ip", request.ip.map(IpAddr::V4)),
+        (
+            network.ipv6,
+            Family::V6,
+            "--ip6",
+            request.ip6.map(IpAddr::V6),
+        ),
+    ];
+    let mut leases = Vec::new();
+    for (enabled, family, field, asked) in families {
+        leases.push(match asked {
+            Some(address) => {
+                ipam::requested(network, field, address, records)?;
+                Lease {
+                    address,
+                    next_of: None,
+                }
+            }
+            None if enabled => {
+                let (pool, address) = ipam::allocate(network, family, records)?;
+                Lease {
+                    address,
+                    next_of: Some(pool.subnet),
+                }
+            }
+            None => continue,
+        });
+    }
+    Ok(leases)
+}
+
+/// A link-local address that no other endpoint of this host has, nor, the seed being random,
+/// one of a neighbour: the host's 40 bits and the slot.
+fn link_local(
+    network: &Network,
+    records: &Records<'_>,
+    slot: u32,
+) -> Result<Option<Ipv6Addr>, StoreError> {
+    if !network.ipv6 {
+        return Ok(None);
+    }
+    let [a, b, c, d, e] = seed(records)?;
+    let [_, _, high, low] = slot.to_be_bytes();
+    let mut bytes = [0; 16];
+    (bytes[0], bytes[1]) = (0xfe, 0x80);
+    bytes[9..].copy_from_slice(&[a, b, c, d, e, high, low]);
+    Ok(Some(bytes.into()))
+}
+
+/// A namespace as messages name it.
+fn target_name(netns: &Path) -> String {
+    netns.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules() {
+        for good in ["a", "web-1", "db.example_2"] {
+            check_name("--name", good).unwrap();
+        }
+        for bad in ["", "-a", "a b", "ä", "a/b"] {
+            check_name("--name", bad).unwrap_err();
+        }
+        for good in ["eth0", "a-b.c", "exactly15chars_"] {
+            check_ifname(good).unwrap();
+        }
+        for bad in ["", "sixteen_chars_xx", "a/b", "eth%d", "a b", "..", "lo"] {
+            check_ifname(bad).unwrap_err();
+        }
+    }
+}

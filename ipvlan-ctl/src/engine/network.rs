@@ -1,0 +1,172 @@
+//! `network create` and `network rm`.
+
+use super::parent::{others_on_parent, policy};
+use super::{
+    Engine, EngineError, Result, Session, find_network, not_found, now, privilege, with_undo,
+};
+use crate::model::{CreateRequest, HostView, Id, Network};
+use crate::store::{NetworkRow, Records, State, Store, StoreError};
+
+const ULA_SEED: &str = "ula_seed";
+
+impl Engine {
+    /// Makes a network. Nothing has changed when this fails.
+    pub async fn create_network(&self, request: &CreateRequest) -> Result<Network> {
+        privilege::require()?;
+        let (id, created) = (Id::random(), now());
+        let mut host = HostView {
+            links: self
+                .netlink
+                .links()
+                .await?
+                .into_iter()
+                .map(|link| link.view)
+                .collect(),
+            used: self.netlink.used_prefixes().await?,
+            networks: Vec::new(),
+            ula_seed: rand::random(),
+        };
+        if Store::open_existing(&self.state_dir)?.is_none() {
+            // A wrong request makes no store.
+            request.resolve(&host, id.clone(), created)?;
+        }
+        let mut session = self.session().await?;
+        let owner = session.owner.clone();
+        let row = session.store.transaction(|records| {
+            host.networks = records
+                .networks()?
+                .into_iter()
+                .map(|row| row.network)
+                .collect();
+            host.ula_seed = stored_seed(records, host.ula_seed)?;
+            let network = request.resolve(&host, id, created)?;
+            records.begin(&network.id, "network create", &owner)?;
+            Ok::<_, EngineError>(NetworkRow {
+                number: records.insert_network(&network)?,
+                network,
+                state: State::Creating,
+                parent_index: 0,
+                parent_boot: String::new(),
+            })
+        })?;
+        match session.build_network(row.clone()).await {
+            Ok(()) => Ok(row.network),
+            Err(error) => Err(with_undo(error, session.tear_down_network(&row).await)),
+        }
+    }
+
+    /// Removes a network that has no endpoints. Returns its name.
+    pub async fn remove_network(&self, word: &str) -> Result<String> {
+        privilege::require()?;
+        let Some(mut session) = self.existing_session().await? else {
+            return Err(not_found(word).into());
+        };
+        let owner = session.owner.clone();
+        let row = session.store.transaction(|records| {
+            let row = find_network(records.networks()?, word)?;
+            let name = row.network.name.clone();
+            if row.state != State::Ready {
+                return Err(EngineError::NetworkBusy(name));
+            }
+            let endpoints = records.endpoints_of(row.number)?;
+            if !endpoints.is_empty() {
+                return Err(EngineError::InUse {
+                    network: name,
+                    endpoints: endpoints.into_iter().map(|row| row.name).collect(),
+                });
+            }
+            records.begin(&row.network.id, "network rm", &owner)?;
+            records.set_network_state(row.number, State::Removing)?;
+            Ok(row)
+        })?;
+        session.tear_down_network(&row).await?;
+        Ok(row.network.name)
+    }
+
+    /// Removes every network that has no endpoints and that `chosen` takes. Returns their names.
+    pub async fn prune_networks(&self, chosen: impl Fn(&Network) -> bool) -> Result<Vec<String>> {
+        privilege::require()?;
+        let Some(session) = self.existing_session().await? else {
+            return Ok(Vec::new());
+        };
+        let networks = session.store.records().networks()?;
+        drop(session);
+        let mut removed = Vec::new();
+        for row in networks.into_iter().filter(|row| chosen(&row.network)) {
+            match self.remove_network(row.network.id.as_str()).await {
+                Ok(name) => removed.push(name),
+                // In use, or someone else was quicker.
+                Err(
+                    EngineError::InUse { .. } | EngineError::NetworkBusy(_) | EngineError::Find(_),
+                ) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
+    }
+}
+
+impl Session<'_> {
+    async fn build_network(&mut self, row: NetworkRow) -> Result<()> {
+        let datapath = self.engine.datapath()?;
+        let (row, _) = self.ensure_parent(row, &datapath).await?;
+        self.engine.refresh_host_addresses(&datapath).await?;
+        self.store.transaction(|records| {
+            records.set_network_state(row.number, State::Ready)?;
+            records.end(&row.network.id)
+        })?;
+        Ok(())
+    }
+
+    /// Takes back [`Session::build_network`] and the reservation, however far they got.
+    pub(super) async fn tear_down_network(&mut self, row: &NetworkRow) -> Result<()> {
+        // Building may have changed the row.
+        let Some(row) = self.store.records().network(&row.network.id)? else {
+            return Ok(());
+        };
+        self.delete_parent(&row).await?;
+        // Within the transaction, so that no network can be reserved between the look at the
+        // others and the removal of what they would share.
+        let engine = self.engine;
+        self.store.transaction(|records| {
+            let others = others_on_parent(records.networks()?, &row);
+            let datapath = engine.datapath()?;
+            if row.parent_index != 0 && row.parent_boot == engine.boot {
+                if others.is_empty() {
+                    datapath.detach_parent(row.parent_index, row.network.parent.name())?;
+                }
+                datapath.remove_network(&policy(&row))?;
+            }
+            records.end(&row.network.id)?;
+            records.delete_network(row.number)?;
+            if records.networks()?.is_empty() {
+                datapath.unpin_all()?;
+            }
+            Ok::<_, EngineError>(())
+        })
+    }
+}
+
+/// The host's ULA seed: the one stored, or `fresh`, which is stored then.
+fn stored_seed(records: &Records<'_>, fresh: [u8; 5]) -> Result<[u8; 5], StoreError> {
+    let encode = |seed: [u8; 5]| -> String { seed.iter().map(|b| format!("{b:02x}")).collect() };
+    match records.meta(ULA_SEED)? {
+        None => {
+            records.set_meta(ULA_SEED, &encode(fresh))?;
+            Ok(fresh)
+        }
+        Some(_) => seed(records),
+    }
+}
+
+/// The host's ULA seed, stored with its first network.
+pub(super) fn seed(records: &Records<'_>) -> Result<[u8; 5], StoreError> {
+    let corrupt = || StoreError::Corrupt("the ULA seed is not ten hex digits".into());
+    let text = records.meta(ULA_SEED)?.ok_or_else(corrupt)?;
+    let number = u64::from_str_radix(&text, 16).map_err(|_| corrupt())?;
+    let bytes = number.to_be_bytes();
+    match bytes {
+        [0, 0, 0, a, b, c, d, e] if text.len() == 10 => Ok([a, b, c, d, e]),
+        _ => Err(corrupt()),
+    }
+}

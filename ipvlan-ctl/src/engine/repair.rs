@@ -1,0 +1,168 @@
+//! Bringing the store and the kernel back to agreement.
+
+use super::endpoint::slave;
+use super::{Engine, EngineError, Result, Session, privilege};
+use crate::model::Id;
+use crate::store::{EndpointRow, Intent, Owner, Records, State, Store};
+
+impl Engine {
+    /// Repairs; returns one line for each thing done. Every verb that changes something does
+    /// this first.
+    pub async fn repair(&self) -> Result<Vec<String>> {
+        privilege::require()?;
+        if Store::open_existing(&self.state_dir)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut session = Session {
+            engine: self,
+            store: Store::open(&self.state_dir)?,
+            owner: Owner::current()?,
+        };
+        let mut done = session.repair().await?;
+        let networks = session.store.records().networks()?;
+        if !networks.is_empty() {
+            self.refresh_host_addresses(&self.datapath()?).await?;
+        }
+        let links = self.netlink.links().await?;
+        for row in networks {
+            if super::parent::find(&row, &self.boot, &links).is_none() {
+                done.push(format!(
+                    "network {} waits for its parent {}, which is not there",
+                    row.network.name,
+                    row.network.parent.name()
+                ));
+            }
+        }
+        Ok(done)
+    }
+}
+
+impl Session<'_> {
+    /// Returns one line for each thing done.
+    pub(super) async fn repair(&mut self) -> Result<Vec<String>> {
+        let mut done = Vec::new();
+        self.finish_abandoned(&mut done).await?;
+        self.release_lost_endpoints(&mut done).await?;
+        self.restore_parents(&mut done).await?;
+        Ok(done)
+    }
+
+    /// Undoes unfinished makings and completes unfinished removals of processes that are gone:
+    /// both are the same tear-down. Endpoints go before networks, which they are part of.
+    async fn finish_abandoned(&mut self, done: &mut Vec<String>) -> Result<()> {
+        let mut abandoned = Vec::new();
+        for intent in self.store.records().intents()? {
+            if !intent.owner.is_alive()? {
+                abandoned.push(intent);
+            }
+        }
+        let mut networks = Vec::new();
+        for intent in abandoned {
+            let endpoint = self.store.records().endpoint(&intent.subject)?;
+            let network = self.store.records().network(&intent.subject)?;
+            match (endpoint, network) {
+                (Some(endpoint), _) => {
+                    if self.take_over(&intent)? {
+                        self.tear_down_endpoint(&endpoint.id).await?;
+                        done.push(format!(
+                            "removed endpoint {}, left by an interrupted {}",
+                            endpoint.name, intent.verb
+                        ));
+                    }
+                }
+                (None, Some(network)) => networks.push((intent, network)),
+                (None, None) => self.store.records().end(&intent.subject)?,
+            }
+        }
+        for (intent, network) in networks {
+            if self.take_over(&intent)? {
+                self.tear_down_network(&network).await?;
+                done.push(format!(
+                    "removed network {}, left by an interrupted {}",
+                    network.network.name, intent.verb
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes abandoned work ours, unless another process was quicker.
+    fn take_over(&mut self, intent: &Intent) -> Result<bool> {
+        let owner = &self.owner;
+        self.store.transaction(|records| {
+            let still = records.intents()?.contains(intent);
+            if still {
+                records.begin(&intent.subject, &intent.verb, owner)?;
+            }
+            Ok(still)
+        })
+    }
+
+    /// Releases endpoints whose slave or namespace is gone, or that a reboot ended.
+    async fn release_lost_endpoints(&mut self, done: &mut Vec<String>) -> Result<()> {
+        for row in self.store.records().endpoints()? {
+            if row.state != State::Ready || self.engine.is_alive(&row).await? {
+                continue;
+            }
+            let owner = &self.owner;
+            let claimed = self
+                .store
+                .transaction(|records| claim(records, &row.id, owner))?;
+            if claimed {
+                self.tear_down_endpoint(&row.id).await?;
+                done.push(format!(
+                    "released endpoint {}, whose interface {} is gone",
+                    row.name, row.ifname
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Re-makes parents of ours that are gone, and guards parents again that lost the programs.
+    /// A parent that is its owner's to bring back is left for then.
+    async fn restore_parents(&mut self, done: &mut Vec<String>) -> Result<()> {
+        let rows = self.store.records().networks()?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let datapath = self.engine.datapath()?;
+        for row in rows {
+            if row.state != State::Ready {
+                continue;
+            }
+            let name = row.network.name.clone();
+            match self.ensure_parent(row, &datapath).await {
+                Ok((_, false)) | Err(EngineError::ParentGone { .. }) => {}
+                Ok((row, true)) => {
+                    self.engine.refresh_host_addresses(&datapath).await?;
+                    done.push(format!(
+                        "restored network {name} on {}",
+                        row.network.parent.name()
+                    ));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Is the endpoint's slave still there?
+    pub(super) async fn is_alive(&self, row: &EndpointRow) -> Result<bool> {
+        Ok(row.boot == self.boot && self.netlink.slave(slave(row)).await?.is_some())
+    }
+}
+
+/// Marks a whole endpoint as being removed by us, unless another process was quicker.
+fn claim(records: &Records<'_>, id: &Id, owner: &Owner) -> Result<bool> {
+    let ready = records
+        .endpoint(id)?
+        .is_some_and(|row| row.state == State::Ready);
+    if ready {
+        records.begin(id, "repair", owner)?;
+        records.set_endpoint_state(id, State::Removing)?;
+    }
+    Ok(ready)
+}

@@ -1,0 +1,158 @@
+//! Leases, and the runs of consecutive addresses that they form.
+//!
+//! The only writers are [`Records::lease`] and [`Records::release`], which keep both tables in
+//! step inside the caller's transaction.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{OptionalExtension, params};
+
+use super::{Records, StoreError};
+use crate::model::Id;
+use crate::model::ipam::{self, Leases, Run};
+
+/// An address as a column: its bytes in network order, whose order is the addresses'.
+struct Column(IpAddr);
+
+impl ToSql for Column {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self.0 {
+            IpAddr::V4(v4) => v4.octets().to_vec().into(),
+            IpAddr::V6(v6) => v6.octets().to_vec().into(),
+        })
+    }
+}
+
+impl FromSql for Column {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let bytes = value.as_blob()?;
+        let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+        let v6 = <[u8; 16]>::try_from(bytes).map(IpAddr::from);
+        v4.or(v6)
+            .map(Column)
+            .map_err(|error| FromSqlError::Other(error.into()))
+    }
+}
+
+/// Keeps the runs of the families apart, as the schema's `family` has it.
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 4 } else { 6 }
+}
+
+impl Records<'_> {
+    /// Leases a free `address` to an endpoint.
+    pub fn lease(&self, address: IpAddr, endpoint: &Id) -> Result<(), StoreError> {
+        self.0.execute(
+            "INSERT INTO leases (family, address, endpoint) VALUES (?1, ?2, ?3)",
+            params![family(address), Column(address), endpoint.as_str()],
+        )?;
+        let run_at = |neighbour: Option<IpAddr>| match neighbour {
+            Some(neighbour) => self.run_at(neighbour),
+            None => Ok(None),
+        };
+        let before = run_at(ipam::predecessor(address))?;
+        let after = run_at(ipam::successor(address))?;
+        for run in before.iter().chain(&after) {
+            self.delete_run(run)?;
+        }
+        self.insert_run(&ipam::lease(before, address, after))
+    }
+
+    /// Notes `address` as the one handed out last in the pool of `subnet`.
+    pub fn set_cursor(&self, subnet: &IpNetwork, address: IpAddr) -> Result<(), StoreError> {
+        self.0.execute(
+            "INSERT INTO cursors (subnet, address) VALUES (?1, ?2)
+             ON CONFLICT (subnet) DO UPDATE SET address = excluded.address",
+            params![subnet.to_string(), Column(address)],
+        )?;
+        Ok(())
+    }
+
+    /// Releases every address of an endpoint.
+    pub fn release(&self, endpoint: &Id) -> Result<(), StoreError> {
+        let leases: Vec<Column> = self
+            .0
+            .prepare_cached("SELECT address FROM leases WHERE endpoint = ?1")?
+            .query_map([endpoint.as_str()], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for Column(address) in leases {
+            let run = self
+                .run_at(address)?
+                .ok_or_else(|| StoreError::Corrupt(format!("the lease of {address} has no run")))?;
+            self.delete_run(&run)?;
+            let (before, after) = ipam::release(run, address);
+            for run in before.iter().chain(&after) {
+                self.insert_run(run)?;
+            }
+            self.0.execute(
+                "DELETE FROM leases WHERE family = ?1 AND address = ?2",
+                params![family(address), Column(address)],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// How many addresses of `subnet` are leased.
+    pub fn leased_in(&self, subnet: &IpNetwork) -> Result<u64, StoreError> {
+        let (first, last) = (subnet.network(), subnet.broadcast());
+        let count: i64 = self.0.query_row(
+            "SELECT count(*) FROM leases WHERE family = ?1 AND address BETWEEN ?2 AND ?3",
+            params![family(first), Column(first), Column(last)],
+            |row| row.get(0),
+        )?;
+        Ok(count as u64)
+    }
+
+    /// The run that holds `address`.
+    fn run_at(&self, address: IpAddr) -> Result<Option<Run>, StoreError> {
+        let run = self
+            .0
+            .prepare_cached(
+                "SELECT first, last FROM runs WHERE family = ?1 AND first <= ?2
+                 ORDER BY first DESC LIMIT 1",
+            )?
+            .query_row(params![family(address), Column(address)], |row| {
+                let (Column(first), Column(last)) = (row.get(0)?, row.get(1)?);
+                Ok(Run { first, last })
+            })
+            .optional()?;
+        Ok(run.filter(|run| address <= run.last))
+    }
+
+    fn insert_run(&self, run: &Run) -> Result<(), StoreError> {
+        self.0
+            .prepare_cached("INSERT INTO runs (family, first, last) VALUES (?1, ?2, ?3)")?
+            .execute(params![
+                family(run.first),
+                Column(run.first),
+                Column(run.last)
+            ])?;
+        Ok(())
+    }
+
+    fn delete_run(&self, run: &Run) -> Result<(), StoreError> {
+        self.0
+            .prepare_cached("DELETE FROM runs WHERE family = ?1 AND first = ?2")?
+            .execute(params![family(run.first), Column(run.first)])?;
+        Ok(())
+    }
+}
+
+impl Leases for Records<'_> {
+    type Error = StoreError;
+
+    fn leased_until(&self, address: IpAddr) -> Result<Option<IpAddr>, StoreError> {
+        Ok(self.run_at(address)?.map(|run| run.last))
+    }
+
+    fn cursor(&self, subnet: &IpNetwork) -> Result<Option<IpAddr>, StoreError> {
+        let cursor: Option<Column> = self
+            .0
+            .prepare_cached("SELECT address FROM cursors WHERE subnet = ?1")?
+            .query_row([subnet.to_string()], |row| row.get(0))
+            .optional()?;
+        Ok(cursor.map(|Column(address)| address))
+    }
+}
