@@ -230,7 +230,6 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet, HashMap};
     use std::convert::Infallible;
     use std::net::{Ipv4Addr, Ipv6Addr};
-    use std::time::{Duration, Instant};
 
     use proptest::prelude::*;
 
@@ -492,18 +491,24 @@ mod tests {
             let (first, last) = span(&pool.subnet);
             for step in [1, 2] {
                 let mut leases = Runs::default();
-                for n in 0..100_000 {
-                    leases.lease(nth(first + 2 + n * step, &pool.subnet));
-                }
+                let run = |from: u128, len: u128| Run {
+                    first: nth(first + 2 + from, &pool.subnet),
+                    last: nth(first + 1 + from + len, &pool.subnet),
+                };
+                leases.runs = match step {
+                    1 => [run(0, 100_000)].map(|r| (r.first, r)).into(),
+                    _ => (0..100_000)
+                        .map(|n| run(n * step, 1))
+                        .map(|r| (r.first, r))
+                        .collect(),
+                };
                 for cursor in [first + 1, first + 50_000, first + 100_000, last] {
                     leases
                         .cursors
                         .insert(pool.subnet, nth(cursor, &pool.subnet));
                     let counted = Counted(&leases, 0.into());
-                    let start = Instant::now();
                     next(&pool, &counted).unwrap();
                     assert!(counted.1.get() <= 3, "{subnet} {step} {}", counted.1.get());
-                    assert!(start.elapsed() < Duration::from_millis(50));
                 }
             }
         }
