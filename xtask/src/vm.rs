@@ -597,8 +597,9 @@ impl Console {
         self.stdin.as_ref().map(AsFd::as_fd)
     }
 
-    /// From here on every key is the guest's.
+    /// From here on every key is the guest's. Before, it would be lost.
     fn take_over(&mut self) -> Result<(), Error> {
+        self.stdin = Some(io::stdin());
         let stdin = io::stdin();
         if stdin.is_terminal() && self.before.is_none() {
             let before = termios::tcgetattr(&stdin)?;
