@@ -4,15 +4,17 @@ busybox=/run/vm/busybox
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 . /run/vm/job
 
-echo hello >&3
 if [ "$CONSOLE" = 1 ]; then
-    size() { "$busybox" stty -F /dev/hvc0 rows "$1" cols "$2"; }
+    # Held open from here on: what is typed is lost when a terminal's last user closes it.
+    exec 4<>/dev/hvc0
+    size() { "$busybox" stty rows "$1" cols "$2" <&4; }
     size "$ROWS" "$COLUMNS"
+    echo hello >&3
     while read -r rows columns; do size "$rows" "$columns"; done <&3 &
-    "$busybox" setsid -c "$busybox" sh -c '. /run/vm/job; job' \
-        </dev/hvc0 >/dev/hvc0 2>&1 3>&-
+    "$busybox" setsid -c "$busybox" sh -c '. /run/vm/job; job' <&4 >&4 2>&4 3>&- 4>&-
     status=$?
 else
+    echo hello >&3
     # Pipes, not the ports themselves: a port can be opened once only, and a job may open its
     # /dev/stdout again.
     "$busybox" mkfifo /run/vm/out /run/vm/err

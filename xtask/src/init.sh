@@ -8,9 +8,9 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 
-for module in $(cat /modules/order); do
-    insmod "/modules/$module" || echo "init: cannot load $module" >/dev/console
-done
+while read -r module parameters; do
+    insmod "/modules/$module" $parameters || echo "init: cannot load $module" >/dev/console
+done </modules/order
 
 mount -t 9p -o trans=virtio,version=9p2000.L,cache=loose,msize=512000,ro host /host
 mount -t tmpfs -o mode=755 rw /rw

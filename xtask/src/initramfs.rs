@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::kernels::Kernel;
+use crate::kernels::{Kernel, decompressed};
 use crate::progress::step;
 
 const BUSYBOX: &str = "/bin/busybox";
@@ -68,14 +68,17 @@ fn make(kernel: &Kernel, archive: &Path) -> Result<()> {
             .and_then(|name| name.to_str())
             .context("a module's name")?;
         let plain = name.split(".ko").next().expect("split has a first part");
-        let content = match file.extension().and_then(|extension| extension.to_str()) {
-            Some("ko") => fs::read(&file)?,
-            Some("xz") => decompressed("xz", &file)?,
-            _ => decompressed("zstd", &file)?,
+        fs::write(
+            root.join("modules").join(plain),
+            decompressed(&fs::read(&file)?)?,
+        )?;
+        // The driver of dummy makes a link by itself unless told not to.
+        let parameters = if plain == "dummy" {
+            " numdummies=0"
+        } else {
+            ""
         };
-        fs::write(root.join("modules").join(plain), content)?;
-        order += plain;
-        order.push('\n');
+        order += &format!("{plain}{parameters}\n");
     }
     fs::write(root.join("modules/order"), order)?;
 
@@ -104,17 +107,4 @@ fn make(kernel: &Kernel, archive: &Path) -> Result<()> {
     }
     fs::rename(new, archive)?;
     Ok(())
-}
-
-fn decompressed(tool: &str, file: &Path) -> Result<Vec<u8>> {
-    let output = Command::new(tool)
-        .args(["--decompress", "--stdout"])
-        .arg(file)
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "{tool} cannot decompress {}",
-        file.display()
-    );
-    Ok(output.stdout)
 }

@@ -1,6 +1,7 @@
 //! The kernels of the test matrix: Debian's images, unpacked into the cache and never installed.
 
 use std::fs;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -96,8 +97,9 @@ impl Kernel {
         })
     }
 
+    /// The kernel, decompressed: under emulation, that is most of a boot's early part.
     pub fn image(&self) -> PathBuf {
-        self.folder.join("vmlinuz")
+        self.folder.join("vmlinux")
     }
 
     pub fn modules(&self) -> PathBuf {
@@ -175,7 +177,8 @@ fn download(line: Line, folder: &Path) -> Result<()> {
         } else {
             modules.join("vmlinuz")
         };
-        fs::rename(&image, kernel.join("vmlinuz"))?;
+        fs::write(kernel.join("vmlinux"), unpack_image(&fs::read(&image)?)?)?;
+        fs::remove_file(image)?;
         if !modules.join("modules.dep").is_file() {
             step.run(
                 Command::new("/sbin/depmod")
@@ -192,6 +195,63 @@ fn download(line: Line, folder: &Path) -> Result<()> {
         fs::rename(&kernel, folder)?;
         Ok(())
     })
+}
+
+/// The ELF kernel inside a bzImage, by the fields of its setup header. QEMU starts it at its PVH
+/// entry.
+///
+/// Source: the kernel's Documentation/arch/x86/boot.rst.
+fn unpack_image(image: &[u8]) -> Result<Vec<u8>> {
+    const SECTOR: usize = 512;
+    let number = |at: usize| -> Result<usize> {
+        let bytes = image
+            .get(at..at + 4)
+            .context("a bzImage that ends in its header")?;
+        Ok(u32::from_le_bytes(bytes.try_into().expect("four bytes")) as usize)
+    };
+    ensure!(
+        image.get(0x202..0x206) == Some(b"HdrS"),
+        "the kernel's image is no bzImage"
+    );
+    let protected_mode = (usize::from(image[0x1f1]) + 1) * SECTOR;
+    let start = protected_mode + number(0x248)?;
+    let payload = image
+        .get(start..start + number(0x24c)?)
+        .context("a truncated bzImage")?;
+    // The build appends the length that the kernel has when it is decompressed.
+    let (compressed, length) = payload
+        .split_last_chunk::<4>()
+        .context("an empty bzImage")?;
+    let kernel = decompressed(compressed)?;
+    ensure!(
+        kernel.len() == u32::from_le_bytes(*length) as usize,
+        "a bzImage of another length"
+    );
+    Ok(kernel)
+}
+
+/// What a file of xz or zstd holds; other content is returned as it is.
+pub fn decompressed(content: &[u8]) -> Result<Vec<u8>> {
+    let tool = match content {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "xz",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        _ => return Ok(content.to_vec()),
+    };
+    let mut file = tempfile::tempfile()?;
+    file.write_all(content)?;
+    file.rewind()?;
+    let output = Command::new(tool)
+        .args(["--decompress", "--stdout"])
+        .stdin(file)
+        .output()
+        .with_context(|| format!("cannot start `{tool}`"))?;
+    ensure!(
+        output.status.success(),
+        "`{tool}` ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(output.stdout)
 }
 
 /// The numbers in a package's name, by which versions are ordered.

@@ -30,12 +30,13 @@ const DEBIAN_EBPF: [&str; 8] = [
 ];
 
 /// What boots a VM.
-const VM: [&str; 7] = [
+const VM: [&str; 8] = [
     "qemu-system-x86",
     "busybox-static",
     "kmod",
     "cpio",
     "xz-utils",
+    "zstd",
     "debian-archive-keyring",
     "util-linux",
 ];
