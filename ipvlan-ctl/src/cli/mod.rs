@@ -133,7 +133,15 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 
 /// Tells an error on standard error, in one line.
 pub(crate) fn report(error: &anyhow::Error) {
-    let line = format!("{error:#}").replace('\n', " ");
+    let mut line = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        // Most messages end with their cause already.
+        if !line.ends_with(&cause) {
+            let link = if line.is_empty() { "" } else { ": " };
+            line = line + link + &cause;
+        }
+    }
+    let line = line.replace('\n', " ");
     // There is no one left to tell if this fails.
     let _ = writeln!(io::stderr(), "ipvlan-ctl: {line}");
 }
