@@ -302,24 +302,26 @@ impl Session<'_> {
                 mtu: network.network.mtu,
             };
             let netlink = &self.engine.netlink;
-            match netlink.make_slave(&wanted, &target.netns).await {
-                Err(error) if matches!(error.errno(), Some(Errno::EEXIST | Errno::EBUSY)) => {}
-                other => return other.map(|()| row).map_err(EngineError::from),
-            }
-            datapath.remove_endpoint(&policy(&row))?;
-            let ifname = match &request.ifname {
-                None => Netlink::free_name(&target.netns).await?,
-                Some(ifname) => {
-                    let inside = Netlink::open_in(&target.netns)?;
-                    if inside.link_named(ifname).await?.is_some() {
-                        return Err(EngineError::IfnameTaken {
-                            target: target_name(&request.netns),
-                            ifname: ifname.clone(),
-                        });
-                    }
-                    ifname.clone()
-                }
+            let error = match netlink.make_slave(&wanted, &target.netns).await {
+                Ok(()) => return Ok(row),
+                Err(error) => error,
             };
+            if !matches!(error.errno(), Some(Errno::EEXIST | Errno::EBUSY)) {
+                return Err(error.into());
+            }
+            let ifname = match self.what_is_taken(&row, target).await? {
+                Taken::Name if request.ifname.is_some() => {
+                    return Err(EngineError::IfnameTaken {
+                        target: target_name(&request.netns),
+                        ifname: row.ifname,
+                    });
+                }
+                Taken::Name => Netlink::free_name(&target.netns).await?,
+                Taken::Index => row.ifname.clone(),
+                // The parent itself is busy: it is a bridge's port, or has macvlan devices.
+                Taken::Neither => return Err(error.into()),
+            };
+            datapath.remove_endpoint(&policy(&row))?;
             (row.slot, row.link_local) = self.store.transaction(|records| {
                 let slot = records.take_slot()?;
                 let link_local = link_local(&network.network, records, slot)?;
@@ -334,6 +336,21 @@ impl Session<'_> {
         })
     }
 
+    /// What the kernel's `EEXIST` or `EBUSY` was about.
+    async fn what_is_taken(&self, row: &EndpointRow, target: &Target) -> Result<Taken> {
+        let index = slave(row).index;
+        let inside = Netlink::open_in(&target.netns)?.links().await?;
+        if inside.iter().any(|link| link.view.name == row.ifname) {
+            return Ok(Taken::Name);
+        }
+        let host = self.engine.netlink.links().await?;
+        let taken = inside
+            .iter()
+            .chain(&host)
+            .any(|link| link.view.index == index);
+        Ok(if taken { Taken::Index } else { Taken::Neither })
+    }
+
     /// Takes back [`Session::build_endpoint`] and the reservation, however far they got.
     pub(super) async fn tear_down_endpoint(&mut self, id: &Id) -> Result<()> {
         // Building may have changed the row.
@@ -343,7 +360,9 @@ impl Session<'_> {
         if row.boot == self.engine.boot {
             // The slave goes first: its policy holds as long as it is there.
             self.engine.netlink.delete_slave(slave(&row)).await?;
-            self.engine.datapath()?.remove_endpoint(&policy(&row))?;
+            if let Some(datapath) = self.engine.loaded_datapath() {
+                datapath.remove_endpoint(&policy(&row))?;
+            }
         }
         self.forget_endpoint(id)
     }
@@ -355,6 +374,12 @@ impl Session<'_> {
             Ok(())
         })
     }
+}
+
+enum Taken {
+    Name,
+    Index,
+    Neither,
 }
 
 /// The endpoint that `word`, or the namespace that it names, means.

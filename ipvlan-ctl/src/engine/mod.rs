@@ -142,6 +142,11 @@ impl Engine {
         Ok(Datapath::open(&self.pin_dir)?)
     }
 
+    /// The programs, if they are loaded: what takes things back must not load them first.
+    fn loaded_datapath(&self) -> Option<Datapath> {
+        Datapath::open_existing(&self.pin_dir)
+    }
+
     /// Tells the programs the host's addresses as they are now.
     async fn refresh_host_addresses(&self, datapath: &Datapath) -> Result<()> {
         Ok(datapath.set_host_addresses(&self.netlink.addresses().await?)?)

@@ -130,8 +130,11 @@ impl Session<'_> {
         let engine = self.engine;
         self.store.transaction(|records| {
             let others = others_on_parent(records.networks()?, &row);
-            let datapath = engine.datapath()?;
-            if row.parent_index != 0 && row.parent_boot == engine.boot {
+            let datapath = engine.loaded_datapath();
+            if let Some(datapath) = &datapath
+                && row.parent_index != 0
+                && row.parent_boot == engine.boot
+            {
                 if others.is_empty() {
                     datapath.detach_parent(row.parent_index, row.network.parent.name())?;
                 }
@@ -139,7 +142,9 @@ impl Session<'_> {
             }
             records.end(&row.network.id)?;
             records.delete_network(row.number)?;
-            if records.networks()?.is_empty() {
+            if records.networks()?.is_empty()
+                && let Some(datapath) = datapath
+            {
                 datapath.unpin_all()?;
             }
             Ok::<_, EngineError>(())

@@ -1,7 +1,11 @@
 //! Bringing the store and the kernel back to agreement.
 
+use std::collections::HashSet;
+
 use super::endpoint::slave;
 use super::{Engine, EngineError, Result, Session, privilege};
+use crate::datapath::Datapath;
+use crate::kernel::Netns;
 use crate::model::Id;
 use crate::store::{EndpointRow, Intent, Owner, Records, State, Store};
 
@@ -20,8 +24,10 @@ impl Engine {
         };
         let mut done = session.repair().await?;
         let networks = session.store.records().networks()?;
-        if !networks.is_empty() {
-            self.refresh_host_addresses(&self.datapath()?).await?;
+        if let Some(datapath) = self.loaded_datapath() {
+            self.refresh_host_addresses(&datapath).await?;
+            session.attach_again(&datapath, &mut done)?;
+            session.clear_unknown_slots(&datapath, &mut done)?;
         }
         let links = self.netlink.links().await?;
         for row in networks {
@@ -145,6 +151,46 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl Session<'_> {
+    /// Attaches the programs of endpoints again where something took them off: a clsact qdisc,
+    /// which kernels without TCX use, can be deleted from inside the namespace.
+    fn attach_again(&self, datapath: &Datapath, done: &mut Vec<String>) -> Result<()> {
+        for row in self.store.records().endpoints()? {
+            // The path may be gone, or lead to another namespace by now.
+            let Ok(netns) = Netns::open(&row.netns) else {
+                continue;
+            };
+            if row.state != State::Ready || netns.identity()? != row.identity {
+                continue;
+            }
+            if !datapath.endpoint_attached(&netns, &row.ifname)? {
+                datapath.attach_endpoint(row.slot, &netns, &row.ifname)?;
+                done.push(format!(
+                    "attached the programs of endpoint {} again",
+                    row.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes map entries and links that no endpoint owns.
+    fn clear_unknown_slots(&mut self, datapath: &Datapath, done: &mut Vec<String>) -> Result<()> {
+        // A slot is written down before it is used, so within a transaction none is newer than
+        // the rows.
+        self.store.transaction(|records| {
+            let known: HashSet<u32> = records.endpoints()?.iter().map(|row| row.slot).collect();
+            for slot in datapath.used_slots()? {
+                if !known.contains(&slot) {
+                    datapath.clear_slot(slot)?;
+                    done.push(format!("cleared slot {slot}, which no endpoint owns"));
+                }
+            }
+            Ok(())
+        })
     }
 }
 

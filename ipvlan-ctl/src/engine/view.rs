@@ -112,7 +112,9 @@ impl Engine {
         if parents.is_empty() {
             return Ok(Stats::default());
         }
-        let datapath = self.datapath()?;
+        let Some(datapath) = self.loaded_datapath() else {
+            return Ok(Stats::default());
+        };
         let slots: Vec<u32> = endpoints.iter().map(|row| row.slot).collect();
         let figures = datapath.figures(&slots)?;
         let network_name = |number: u32| {

@@ -221,7 +221,8 @@ pub(super) async fn configure(
 ) -> Result<(), KernelError> {
     let plan = &addresses.plan;
     match addresses.link_local {
-        None => disable_ipv6(netns, name)?,
+        // Without `--ipv6` the interface has no link-local address either, as Docker's.
+        None => switch_on(netns, "ipv6", name, "disable_ipv6")?,
         Some(link_local) => {
             inside.generate_no_address(index, name).await?;
             let network = IpNetwork::V6(
@@ -233,10 +234,12 @@ pub(super) async fn configure(
     for address in plan.v4.into_iter().chain(plan.v6) {
         inside.add_address(index, name, address).await?;
     }
+    // The kernel announces the address when the link comes up: a neighbour may still remember
+    // where it was before.
+    switch_on(netns, "ipv4", name, "arp_notify")?;
     // `lo` is index 1 in every namespace.
     inside.set_up(1, "lo").await?;
     inside.set_up(index, name).await?;
-    // The place to announce the addresses: the link is up, and nothing has been sent yet.
     for gateway in plan.gateway4.into_iter().chain(plan.gateway6) {
         inside.default_via(index, name, gateway).await?;
     }
@@ -251,13 +254,14 @@ pub(super) async fn configure(
     Ok(())
 }
 
-/// Without `--ipv6` the interface has no link-local address either, as Docker's.
-fn disable_ipv6(netns: &Netns, name: &str) -> Result<(), KernelError> {
-    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+/// Sets a device's switch (`/proc/sys/net/FAMILY/conf/NAME/SWITCH`) to 1. The folder is that of
+/// the reading thread's namespace.
+fn switch_on(netns: &Netns, family: &str, name: &str, switch: &str) -> Result<(), KernelError> {
+    let path = format!("/proc/sys/net/{family}/conf/{name}/{switch}");
     match netns.run(|| fs::write(&path, "1"))? {
-        // A kernel without IPv6 has nothing to disable.
+        // A kernel without IPv6 has nothing to switch.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(|e| KernelError::io("disable IPv6 of", name, e)),
+        other => other.map_err(|e| KernelError::io("configure", name, e)),
     }
 }
 
