@@ -256,7 +256,9 @@ pub fn decompressed(content: &[u8]) -> Result<Vec<u8>> {
 
 /// The numbers in a package's name, by which versions are ordered.
 fn numbers(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit())
+    let version = name.trim_end_matches("-amd64");
+    version
+        .split(|c: char| !c.is_ascii_digit())
         .filter_map(|digits| digits.parse().ok())
         .collect()
 }

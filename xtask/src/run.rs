@@ -58,9 +58,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
 pub fn shell(line: Line) -> Result<ExitCode> {
     let tools = setup::build_tools()?;
     let binary = build_ipvlan_ctl(&tools)?;
-    let mut job = job(vec!["bash".into(), "--login".into(), "-i".into()], &binary);
-    // A login shell sets PATH anew.
-    job.command = vec!["bash".into()];
+    // The user's own start files are made for another machine, and slow under emulation.
+    let mut job = job(vec!["bash".into(), "--norc".into()], &binary);
+    job.env
+        .push(("PS1", format!("[kernel {line}] \\w \\$ ").into()));
     job.env.push((
         "TERM",
         std::env::var_os("TERM").unwrap_or_else(|| "vt100".into()),

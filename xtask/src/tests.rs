@@ -287,7 +287,7 @@ impl Totals {
 }
 
 #[cfg(test)]
-mod tests {
+mod counting {
     use super::*;
 
     #[test]
