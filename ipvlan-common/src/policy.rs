@@ -3,22 +3,23 @@
 use crate::{Address, Bytes, Endpoint, Family, Malformed, Neighbour, Packet, Reason};
 
 /// May this endpoint send this packet, parsed from `frame`, as far as its own identity goes: does
-/// it speak from, and claim, only the addresses that it was given?
+/// it speak from, and claim, only the addresses that it was given? Returns whom the packet is
+/// for: its destination, or the target that it asks for.
 #[inline(always)]
 pub fn may_speak<B: Bytes + ?Sized>(
     endpoint: &Endpoint,
     packet: &Packet,
     frame: &B,
-) -> Result<(), Reason> {
+) -> Result<Address, Reason> {
     match packet.family {
-        Family::V4 if has(endpoint.v4, packet.source) => Ok(()),
+        Family::V4 if has(endpoint.v4, packet.source) => Ok(packet.destination),
         Family::V4 => Err(Reason::SpoofedSource),
-        Family::Arp if has(endpoint.v4, packet.source) => Ok(()),
+        Family::Arp if has(endpoint.v4, packet.source) => Ok(packet.destination),
         // A probe for its own address (RFC 5227, 2.1.1).
         Family::Arp
             if packet.source == Address::UNSPECIFIED_V4 && has(endpoint.v4, packet.destination) =>
         {
-            Ok(())
+            Ok(packet.destination)
         }
         Family::Arp => Err(Reason::SpoofedNeighbour),
         Family::V6 => {
@@ -32,7 +33,11 @@ pub fn may_speak<B: Bytes + ?Sized>(
 }
 
 #[inline(always)]
-fn may_speak_v6(endpoint: &Endpoint, packet: &Packet, neighbour: Neighbour) -> Result<(), Reason> {
+fn may_speak_v6(
+    endpoint: &Endpoint,
+    packet: &Packet,
+    neighbour: Neighbour,
+) -> Result<Address, Reason> {
     let own = |address| has(endpoint.v6, address) || has(endpoint.link_local, address);
     match neighbour {
         Neighbour::Router => return Err(Reason::SpoofedNeighbour),
@@ -41,7 +46,7 @@ fn may_speak_v6(endpoint: &Endpoint, packet: &Packet, neighbour: Neighbour) -> R
         // valid (RFC 3590) come from `::`.
         Neighbour::Solicitation(target) if packet.source == Address::UNSPECIFIED => {
             return if own(target) {
-                Ok(())
+                Ok(target)
             } else {
                 Err(Reason::SpoofedNeighbour)
             };
@@ -49,12 +54,16 @@ fn may_speak_v6(endpoint: &Endpoint, packet: &Packet, neighbour: Neighbour) -> R
         Neighbour::Listener
             if packet.source == Address::UNSPECIFIED && endpoint.v6 != Address::UNSPECIFIED =>
         {
-            return Ok(());
+            return Ok(packet.destination);
         }
         _ => {}
     }
+    let wanted = match neighbour {
+        Neighbour::Solicitation(target) => target,
+        _ => packet.destination,
+    };
     if own(packet.source) {
-        Ok(())
+        Ok(wanted)
     } else {
         Err(Reason::SpoofedSource)
     }

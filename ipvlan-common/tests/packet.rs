@@ -71,11 +71,8 @@ fn extension(next: u8, length: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn speak(frame: &[u8]) -> Result<(), Reason> {
-    may_speak(
-        &endpoint(),
-        &Packet::parse(frame).expect("well-formed"),
-        frame,
-    )
+    let packet = Packet::parse(frame).expect("well-formed");
+    may_speak(&endpoint(), &packet, frame).map(drop)
 }
 
 #[test]

@@ -41,12 +41,12 @@ pub fn endpoint_egress(ctx: TcContext) -> i32 {
         if packet.ethertype != skb.protocol() {
             return Err(drop(Reason::Malformed));
         }
-        may_speak(endpoint, &packet, skb).map_err(drop)?;
-        if !endpoint.is(EndpointFlags::HOST_ACCESS) && is_host(packet.destination) {
+        let wanted = may_speak(endpoint, &packet, skb).map_err(drop)?;
+        if !endpoint.is(EndpointFlags::HOST_ACCESS) && is_host(wanted) {
             return Err(drop(Reason::EndpointToHost));
         }
         if endpoint.is(EndpointFlags::INTERNAL) {
-            stay_inside(endpoint, packet.destination).map_err(drop)?;
+            stay_inside(endpoint, wanted).map_err(drop)?;
         }
         skb.set_stamp(endpoint_stamp());
         if let Some(counters) = COUNTERS.get_ptr_mut(slot) {

@@ -225,11 +225,10 @@ fn rows() -> String {
         .and_then(Iterator::collect)
         .expect("table names");
     let mut text = String::new();
-    // The host's identity is written once, with the first network; cursors are IPAM's memory.
-    for name in names
-        .iter()
-        .filter(|name| !matches!(name.as_str(), "meta" | "cursors"))
-    {
+    // The host's identity is written once, with the first network; cursors are IPAM's memory,
+    // the sequence is SQLite's.
+    let memory = |name: &str| matches!(name, "meta" | "cursors" | "sqlite_sequence");
+    for name in names.iter().filter(|name| !memory(name)) {
         let mut all = store
             .prepare(&format!("SELECT * FROM \"{name}\""))
             .expect("a table");

@@ -163,10 +163,11 @@ fn flags_reach_the_kernel() {
         let link = one.sh("ip -details -oneline link show eth0");
         assert!(link.contains(&format!("mode l2 {flag}")), "{link}");
         assert_eq!(one.pings("10.5.0.9"), flag == "bridge", "{flag}");
-        drop(two);
-        drop(one);
-        ctl("repair");
+        for name in ["f1", "f2"] {
+            ctl(&format!("network disconnect flagged {name}"));
+        }
         ctl("network rm flagged");
+        drop((one, two));
     }
 }
 

@@ -14,7 +14,7 @@ use netlink_packet_route::link::{
     IpVlanMode, LinkAttribute, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use netlink_packet_route::route::RouteScope;
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
@@ -372,11 +372,9 @@ impl Netlink {
     }
 
     /// A namespace with several networks has its default route from the first, as Docker's.
-    async fn add_default(
-        &self,
-        by: &str,
-        message: netlink_packet_route::route::RouteMessage,
-    ) -> Result<(), KernelError> {
+    async fn add_default(&self, by: &str, mut message: RouteMessage) -> Result<(), KernelError> {
+        // As `ip route add` and Docker.
+        message.header.protocol = RouteProtocol::Boot;
         match self
             .request(
                 "add the default route by",
