@@ -1,23 +1,8 @@
 //! The ground the other tests stand on: the VM is the kernel it claims to be, and has ipvlan.
 
 use std::path::Path;
-use std::process::Command;
 
-use ipvlan_tests::kernel;
-
-fn sh(script: &str) -> String {
-    let output = Command::new("sh")
-        .args(["-ec", script])
-        .output()
-        .expect("sh starts");
-    assert!(
-        output.status.success(),
-        "`{script}` ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).expect("output is text")
-}
+use ipvlan_tests::{kernel, sh};
 
 #[test]
 fn the_kernel_is_the_one_asked_for() {
