@@ -189,10 +189,10 @@ fn clean() {
 }
 
 /// Everything on the host that `ipvlan-ctl` may change: links, addresses, routes, qdiscs, pins
-/// and the rows of its store. Counters and time stamps are left out.
+/// and the rows of its store. Counters, time stamps and what IPv6 is still probing are left out.
 pub fn snapshot() -> String {
     let mut text = sh(
-        "ip -brief link; ip -oneline addr | sed 's/valid_lft.*//'; ip route
+        "ip -brief link; ip -oneline addr | sed 's/ tentative//; s/valid_lft.*//'; ip route
                        tc qdisc show | grep -v ' dev lo ' || true",
     );
     text += &tree(Path::new(PINS));
