@@ -73,7 +73,11 @@ pub fn ctl_output(line: &str) -> Output {
 /// Runs `ipvlan-ctl`, which must refuse with exit code 1, one line on stderr that holds all of
 /// `words`, and nothing changed on the host.
 pub fn refused(line: &str, words: &[&str]) {
-    let before = snapshot();
+    refused_on(&snapshot(), line, words);
+}
+
+/// [`refused`] on a host whose snapshot is at hand.
+pub fn refused_on(before: &str, line: &str, words: &[&str]) {
     let output = ctl_output(line);
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(

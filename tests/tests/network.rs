@@ -1,6 +1,8 @@
 //! Networks: what the commands leave on the host, and what they refuse.
 
-use ipvlan_tests::{Lab, Namespace, ctl, ctl_command, ctl_output, refused, sh, snapshot};
+use ipvlan_tests::{
+    Lab, Namespace, ctl, ctl_command, ctl_output, refused, refused_on, sh, snapshot,
+};
 use serde_json::Value;
 
 fn inspect(network: &str) -> Value {
@@ -158,6 +160,7 @@ fn bad_input_is_refused_and_changes_nothing() {
     let _lab = Lab::new();
     ctl("network create --subnet 192.168.1.0/24 -o parent=eth9 db_net");
     let _ns = Namespace::new("target");
+    let before = snapshot();
     for (line, words) in [
         (
             "network create --subnet 10.1.0.0/24 db_net",
@@ -217,7 +220,7 @@ fn bad_input_is_refused_and_changes_nothing() {
         ),
         ("network disconnect db_net target", &["target"]),
     ] {
-        refused(line, words);
+        refused_on(&before, line, words);
     }
 }
 
