@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -27,11 +28,11 @@ pub struct Args {
     /// Kernel tests only
     #[arg(long)]
     vm_only: bool,
-    /// How many VMs run at once
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    jobs: usize,
+    /// How many VMs run at once [default: one per CPU, since tests mostly wait]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
     /// Minutes after which a VM is given up
-    #[arg(long, value_name = "MINUTES", default_value_t = 30)]
+    #[arg(long, value_name = "MINUTES", default_value_t = 40)]
     timeout: u64,
     /// Only tests whose name contains this
     filter: Option<String>,
@@ -107,8 +108,12 @@ fn kernel_tests(tools: &BuildTools, args: &Args, totals: &mut Totals) -> Result<
     // Each VM tells into a channel of its own, and they are shown one after the other: the first
     // one live, the next from where it is by then.
     runs.reverse();
+    let jobs = args
+        .jobs
+        .or_else(|| std::thread::available_parallelism().ok())
+        .map_or(1, NonZeroUsize::get);
     let runs = Arc::new(Mutex::new(runs));
-    let workers: Vec<_> = (0..args.jobs.max(1))
+    let workers: Vec<_> = (0..jobs)
         .map(|_| {
             let runs = Arc::clone(&runs);
             let (ipvlan_ctl, binaries) = (ipvlan_ctl.clone(), binaries.clone());
