@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::runtime;
+use crate::runtime::{self, RunDir};
 
 /// Container networks on Linux ipvlan with an eBPF datapath
 #[derive(Debug, Parser)]
@@ -49,9 +49,23 @@ pub(crate) struct Places {
         default_value = "/sys/fs/bpf/ipvlan-ctl"
     )]
     pin_dir: PathBuf,
+    /// Directory of what lives no longer than this boot: containers
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "IPVLAN_CTL_RUN_DIR",
+        default_value = RunDir::DEFAULT
+    )]
+    run_dir: PathBuf,
 }
 
 impl Places {
+    /// The same folder for a process that works elsewhere.
+    pub(crate) fn run_dir(&self) -> RunDir {
+        RunDir::new(std::path::absolute(&self.run_dir).unwrap_or_else(|_| self.run_dir.clone()))
+    }
+
     /// Does some work with an engine, on one thread: it stays in the host's network namespace.
     pub(crate) fn with_engine<T>(
         &self,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::Netns;
 use crate::model::{Id, Invalid};
-use crate::runtime::{self, Attach, Container, Output, RunDir, RunError, Spec, shim};
+use crate::runtime::{self, Attach, Container, Output, RunError, Spec, shim};
 
 use super::Places;
 use super::connection::Connection;
@@ -43,14 +43,6 @@ pub(super) struct RunArgs {
     /// Run in the background and print the container's id
     #[arg(short, long)]
     detach: bool,
-    /// Where live state is kept
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "IPVLAN_CTL_RUN_DIR",
-        default_value = RunDir::DEFAULT
-    )]
-    run_dir: std::path::PathBuf,
     /// The command and its arguments
     #[arg(
         required = true,
@@ -116,8 +108,7 @@ impl RunArgs {
             hostname,
             command: self.command,
             remove: self.rm,
-            // The shim works in another folder.
-            run_dir: RunDir::new(std::path::absolute(&self.run_dir).unwrap_or(self.run_dir)),
+            run_dir: places.run_dir(),
         };
         Ok(Request {
             spec,
