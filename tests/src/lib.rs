@@ -1,9 +1,11 @@
 //! What the kernel tests share. They run as root inside a VM, by `cargo xtask test`.
 
+mod daemon;
 mod lab;
 
 use std::process::{Command, Output};
 
+pub use daemon::{Daemon, eventually};
 pub use lab::{Counters, Figures, Lab, Namespace, detach_all_programs, snapshot};
 
 /// The kernel that this test runs on, as in the matrix: "6.1", "6.12" or "7".

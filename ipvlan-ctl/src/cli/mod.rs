@@ -1,6 +1,7 @@
 //! The command line: words into verbs, results into text.
 
 mod connection;
+mod daemon;
 mod inspect;
 mod network;
 mod run;
@@ -15,6 +16,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::Home;
 use crate::engine::Engine;
 use crate::runtime::{self, RunDir};
 
@@ -49,7 +51,7 @@ pub(crate) struct Places {
         default_value = "/sys/fs/bpf/ipvlan-ctl"
     )]
     pin_dir: PathBuf,
-    /// Directory of what lives no longer than this boot: containers
+    /// Directory of what lives no longer than this boot: containers, the daemon's socket
     #[arg(
         long,
         global = true,
@@ -64,6 +66,10 @@ impl Places {
     /// The same folder for a process that works elsewhere.
     pub(crate) fn run_dir(&self) -> RunDir {
         RunDir::new(std::path::absolute(&self.run_dir).unwrap_or_else(|_| self.run_dir.clone()))
+    }
+
+    pub(crate) fn daemon(&self) -> Home {
+        Home::new(self.run_dir().path())
     }
 
     /// Does some work with an engine, on one thread: it stays in the host's network namespace.
@@ -89,6 +95,7 @@ enum Command {
     /// Bring the store, the kernel and the pins back to agreement
     Repair,
     Run(run::RunArgs),
+    Daemon(daemon::Command),
     #[command(name = runtime::init::SUBCOMMAND, hide = true)]
     Init {
         control: i32,
@@ -122,6 +129,7 @@ impl Cli {
                 .with_engine(async |engine| command.run(engine).await),
             Command::Repair => self.places.with_engine(repair),
             Command::Run(args) => Ok(run::run(args, self.places)),
+            Command::Daemon(command) => command.run(&self.places),
             Command::Init { control } => Ok(runtime::init::main(control)),
             Command::Shim => Ok(run::run_shim()),
         }

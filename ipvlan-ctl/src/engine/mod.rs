@@ -6,6 +6,7 @@
 //! it, a verb that removes calls it, and repair calls it for work whose process is gone.
 
 mod endpoint;
+mod host;
 mod network;
 mod parent;
 mod privilege;

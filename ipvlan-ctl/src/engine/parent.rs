@@ -152,3 +152,12 @@ fn rename(network: &mut Network, new: String) {
         }
     }
 }
+
+/// Is the link the network's parent, or what its parent is on?
+pub(super) fn rests_on(network: &Network, link: &str) -> bool {
+    let base = match &network.parent {
+        Parent::Vlan { base, .. } => Some(base.as_str()),
+        Parent::Existing { .. } | Parent::Dummy { .. } => None,
+    };
+    network.parent.name() == link || base == Some(link)
+}

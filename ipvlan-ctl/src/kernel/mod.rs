@@ -1,10 +1,12 @@
-//! The kernel's side of a network: netlink and network namespaces.
+//! The kernel's side of a network: netlink, its events, and network namespaces.
 
+mod events;
 mod link;
 mod netlink;
 mod netns;
 mod slave;
 
+pub use events::{HostEvent, HostEvents};
 pub use link::Link;
 pub use netlink::{KernelError, Netlink};
 pub use netns::{Netns, NetnsError, NetnsIdentity};

@@ -102,6 +102,10 @@ impl RunDir {
         Self(path.into())
     }
 
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// The folder of one container, which need not exist.
     pub fn container(&self, id: &Id) -> StateDir {
         StateDir(self.0.join("containers").join(id.as_str()))

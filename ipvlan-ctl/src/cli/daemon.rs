@@ -1,0 +1,108 @@
+//! `ipvlan-ctl daemon`.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
+
+use super::{Places, print};
+use crate::daemon;
+
+/// Follow the host: its addresses, parents that come back, namespaces that are gone
+///
+/// Without it everything works but what a change on the host asks for waits for the next
+/// command. One daemon serves a host.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Example:\n  ipvlan-ctl daemon --log-format json"
+)]
+pub(super) struct Command {
+    /// Least severity that is logged, on standard error
+    #[arg(long, value_enum, value_name = "LEVEL", env = "IPVLAN_CTL_LOG", default_value_t = Level::Info)]
+    log: Level,
+    /// How a line of the log looks
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    log_format: Format,
+    #[command(subcommand)]
+    command: Option<Sub>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Show how the running daemon is
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+impl Command {
+    pub(super) fn run(self, places: &Places) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Some(Sub::Status { json }) => status(places, json),
+            None => {
+                log(self.log, self.log_format);
+                places.with_engine(async |engine| {
+                    daemon::serve(engine, &places.daemon()).await?;
+                    Ok(ExitCode::SUCCESS)
+                })
+            }
+        }
+    }
+}
+
+fn status(places: &Places, json: bool) -> anyhow::Result<ExitCode> {
+    let status = places.daemon().status()?;
+    print(&match json {
+        true => format!("{:#}\n", json!(status)),
+        false => format!("running, pid {}, version {}\n", status.pid, status.version),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What others put into a query must not fill the log: of the crates below ours, errors only.
+fn log(level: Level, format: Format) {
+    let level = match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    let wanted = Targets::new()
+        .with_target(env!("CARGO_CRATE_NAME"), level)
+        .with_default(level.min(LevelFilter::ERROR));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    let lines = match format {
+        Format::Text => lines.boxed(),
+        Format::Json => lines.json().boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(wanted))
+        .init();
+}

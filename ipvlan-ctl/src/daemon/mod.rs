@@ -1,0 +1,200 @@
+//! The daemon: what must go on between commands.
+//!
+//! It follows the host's addresses, and repairs when a parent comes back or a namespace is
+//! gone. Everything it knows is in the store and the kernel, so it can be stopped and started
+//! at any time; no packet of an endpoint passes through it.
+
+mod control;
+mod home;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+pub use control::{AskError, Status};
+pub use home::Home;
+
+use crate::engine::{Engine, EngineError};
+use crate::kernel::{HostEvent, HostEvents, KernelError};
+use control::{Control, Reply, Request};
+use sd_notify::NotifyState;
+
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    #[error("a daemon runs already for {}", .0.display())]
+    Running(PathBuf),
+    #[error("cannot use {}: {error}", path.display())]
+    File { path: PathBuf, error: io::Error },
+    #[error("cannot take signals: {0}")]
+    Signals(io::Error),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// How long to wait for more events of one kind before acting: a namespace's end or a link's
+/// comings and goings are told in several.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Serves until SIGTERM or SIGINT. SIGHUP reads everything anew.
+pub async fn serve(engine: &Engine, home: &Home) -> Result<(), DaemonError> {
+    engine.require_privileges()?;
+    let _instance = home.claim()?;
+    let mut ends = [SignalKind::terminate(), SignalKind::interrupt()]
+        .into_iter()
+        .map(signal)
+        .collect::<io::Result<Vec<Signal>>>()
+        .map_err(DaemonError::Signals)?;
+    let mut reload = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
+    // Before the first look, so that nothing is missed between the two.
+    let mut daemon = Daemon {
+        engine,
+        events: HostEvents::listen()?,
+        repair_at: None,
+    };
+    let mut control = Control::listen(home)?;
+    daemon.look_at_everything().await;
+    let mut watchdog = watchdog();
+    notify(&[NotifyState::Ready]);
+    tracing::info!(pid = std::process::id(), "ready");
+    loop {
+        let [terminate, interrupt] = ends.as_mut_slice() else {
+            unreachable!("two signals were asked for");
+        };
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = reload.recv() => {
+                tracing::info!("reloading");
+                notify_reloading();
+                daemon.look_at_everything().await;
+                notify(&[NotifyState::Ready]);
+            }
+            (request, reply) = control.next() => {
+                let answer = daemon.answer(request).await;
+                // The command may have been killed meanwhile.
+                let _ = reply.send(answer);
+            }
+            event = daemon.events.next() => daemon.follow(event).await?,
+            () = until(daemon.repair_at) => daemon.repair().await,
+            () = watchdog.tick() => notify(&[NotifyState::Watchdog]),
+        }
+    }
+    notify(&[NotifyState::Stopping]);
+    tracing::info!("stopping");
+    Ok(())
+}
+
+struct Daemon<'e> {
+    engine: &'e Engine,
+    events: HostEvents,
+    repair_at: Option<Instant>,
+}
+
+impl Daemon<'_> {
+    async fn look_at_everything(&mut self) {
+        self.follow_addresses().await;
+        self.repair().await;
+    }
+
+    async fn answer(&mut self, request: Request) -> Reply {
+        match request {
+            Request::Status => Reply::Status(Status {
+                pid: std::process::id(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            }),
+        }
+    }
+
+    async fn follow(&mut self, event: Option<HostEvent>) -> Result<(), DaemonError> {
+        match event {
+            Some(HostEvent::Address) => self.follow_addresses().await,
+            Some(HostEvent::Link(name)) => match self.engine.rests_on(&name) {
+                Ok(true) => self.repair_soon(),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "cannot read the networks"),
+            },
+            Some(HostEvent::NamespaceGone) => self.repair_soon(),
+            Some(HostEvent::Lost) => {
+                tracing::warn!("events of the kernel were lost");
+                self.follow_addresses().await;
+                self.repair_soon();
+            }
+            None => {
+                tracing::warn!("the socket of the kernel's events failed: opening another");
+                self.events = HostEvents::listen()?;
+                self.look_at_everything().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// At once: until then an address that came is not guarded in all modes.
+    async fn follow_addresses(&self) {
+        if let Err(error) = self.engine.follow_host_addresses().await {
+            tracing::error!(%error, "cannot follow the host's addresses");
+        }
+    }
+
+    fn repair_soon(&mut self) {
+        self.repair_at.get_or_insert(Instant::now() + SETTLE);
+    }
+
+    async fn repair(&mut self) {
+        self.repair_at = None;
+        match self.engine.repair().await {
+            Ok(done) => {
+                for done in done {
+                    tracing::info!("{done}");
+                }
+            }
+            Err(error) => tracing::error!(%error, "cannot repair"),
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ticks twice as often as the service manager asks for, or never.
+struct Watchdog(Option<tokio::time::Interval>);
+
+fn watchdog() -> Watchdog {
+    Watchdog(sd_notify::watchdog_enabled().map(|deadline| {
+        let mut ticks = interval(deadline / 2);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }))
+}
+
+impl Watchdog {
+    async fn tick(&mut self) {
+        match &mut self.0 {
+            Some(ticks) => drop(ticks.tick().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn notify_reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "cannot read the clock"),
+    }
+}
+
+/// Does nothing where no service manager listens.
+fn notify(state: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "cannot notify the service manager");
+    }
+}
