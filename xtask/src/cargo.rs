@@ -29,17 +29,20 @@ pub fn cargo(tools: &BuildTools) -> Command {
 
 /// Builds the release `ipvlan-ctl` and returns its path.
 pub fn build_ipvlan_ctl(tools: &BuildTools) -> Result<PathBuf> {
+    build_release(tools, "ipvlan-ctl")
+}
+
+/// Builds the release `ipvlan-bench` and returns its path.
+pub fn build_ipvlan_bench(tools: &BuildTools) -> Result<PathBuf> {
+    build_release(tools, "ipvlan-bench")
+}
+
+/// Builds a package's program of the same name.
+fn build_release(tools: &BuildTools, name: &str) -> Result<PathBuf> {
     let mut build = cargo(tools);
-    build.args([
-        "build",
-        "--release",
-        "--package",
-        "ipvlan-ctl",
-        "--bin",
-        "ipvlan-ctl",
-    ]);
+    build.args(["build", "--release", "--package", name, "--bin", name]);
     let mut built = executables(&mut build)?;
-    ensure!(built.len() == 1, "cargo built no ipvlan-ctl");
+    ensure!(built.len() == 1, "cargo built no {name}");
     Ok(built.remove(0).1)
 }
 

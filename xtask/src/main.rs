@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds, runs and tests ipvlan-ctl, on this host or on real kernels in QEMU.
 
 mod apt;
+mod bench;
 mod cargo;
 mod initramfs;
 mod kernels;
@@ -45,6 +46,9 @@ enum Task {
     },
     /// Run the unit tests here and the kernel tests on each kernel
     Test(tests::Args),
+    /// Measure how fast it is
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// The tour itself, where ipvlan is at hand
     #[command(hide = true)]
     Tour,
@@ -71,6 +75,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Run(args) => run::run(args),
         Task::Shell { kernel } => run::shell(kernel),
         Task::Test(args) => tests::test(args),
+        Task::Bench(bench) => bench.run(),
         Task::Tour => tour::tour(),
     }
 }

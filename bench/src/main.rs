@@ -1,0 +1,35 @@
+//! The measuring half of `cargo xtask bench`. Each subcommand measures one thing as root, in
+//! namespaces that end with it, and prints its tables as JSON; `report` shows such files.
+
+mod bpf;
+mod frame;
+mod programs;
+mod report;
+mod sandbox;
+mod table;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Parser)]
+enum Bench {
+    /// The programs of the datapath alone, by BPF_PROG_TEST_RUN
+    Programs(programs::Args),
+    /// Shows measured tables
+    Report {
+        /// What the other subcommands printed
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+fn main() -> Result<()> {
+    let tables = match Bench::parse() {
+        Bench::Programs(args) => programs::measure(&args)?,
+        Bench::Report { files } => return report::show(&files),
+    };
+    println!("{}", serde_json::to_string_pretty(&tables)?);
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! A host of the benchmark's own: nothing that it makes is seen, or left, outside.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+/// Moves this process into new network and mount namespaces, with a bpffs of their own in the
+/// usual place and no named network namespaces. Call it before any thread is started.
+pub fn enter() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
+        .context("cannot make namespaces: benchmarks run as root")?;
+    let none = None::<&str>;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(none, "/", none, private, none).context("cannot make mounts private")?;
+    mount(
+        Some("bpf"),
+        "/sys/fs/bpf",
+        Some("bpf"),
+        MsFlags::empty(),
+        none,
+    )
+    .context("cannot mount a bpffs")?;
+    mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), none)
+        .context("cannot mount a tmpfs on /run")?;
+    sh("ip link set lo up")
+}
+
+/// Runs a shell script to its end.
+pub fn sh(script: &str) -> Result<()> {
+    let output = Command::new("sh")
+        .args(["-ec", script])
+        .output()
+        .context("cannot start sh")?;
+    ensure!(
+        output.status.success(),
+        "`{script}` ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}

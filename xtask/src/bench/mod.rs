@@ -1,0 +1,23 @@
+//! `bench`: how fast it is. The measuring itself is done by the crate `ipvlan-bench`, which is
+//! built and run from here.
+
+mod datapath;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+#[derive(Subcommand)]
+pub enum Bench {
+    /// What a packet costs
+    Datapath(datapath::Args),
+}
+
+impl Bench {
+    pub fn run(self) -> Result<ExitCode> {
+        match self {
+            Bench::Datapath(args) => datapath::bench(args),
+        }
+    }
+}
