@@ -168,6 +168,7 @@ impl Host {
             shared: false,
             vepa: false,
             l3s: false,
+            routed: false,
         };
         datapath.put_network(&network)?;
         datapath.set_host_addresses(&[IpAddr::V4(Ipv4Addr::new(10, 254, 0, 1))])?;

@@ -1,5 +1,5 @@
 //! What `ipvlan-ctl` and its eBPF programs agree on: map records, the packet parser, the policy
-//! that both can evaluate, and the names of drop reasons.
+//! that both can evaluate, the stamps, and the names of drop reasons.
 #![no_std]
 
 mod address;
@@ -7,14 +7,16 @@ mod packet;
 mod policy;
 mod reason;
 mod record;
+mod stamp;
 
 pub use address::Address;
-pub use packet::{Bytes, Family, Malformed, Neighbour, Packet};
+pub use packet::{Bytes, Family, Malformed, Neighbour, Packet, is_looped};
 pub use policy::{may_hear, may_speak};
 pub use reason::Reason;
 pub use record::{
     AddressKey, AddressRecord, Count, Counters, DropKey, Endpoint, EndpointFlags, SubnetKey,
 };
+pub use stamp::{Stamp, StampKey};
 
 /// Version of the map layouts. It names the folder of the pins, so that a program never meets a
 /// map of another layout.
@@ -26,8 +28,3 @@ pub const FIRST_IFINDEX: u32 = 100_000;
 
 /// Endpoints on one host; the length of the arrays indexed by slot.
 pub const MAX_ENDPOINTS: u32 = 16_384;
-
-/// The part of `skb->tc_index` that carries a stamp. Only BPF programs write these bits from
-/// kernel 6.3 on (GRED writes the low four, `net/sched/sch_gred.c`), and no scrub between
-/// namespaces clears them: a stamp proves which of our programs passed a packet.
-pub const STAMP_MASK: u32 = 0xfff0;

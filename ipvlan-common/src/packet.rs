@@ -72,9 +72,6 @@ pub struct Packet {
     pub destination: Address,
     /// The Ethernet destination is a group address.
     pub group: bool,
-    /// Ethernet source and destination are the same: all slaves share their parent's address,
-    /// so this never comes from another station.
-    pub looped: bool,
     /// IPv6: the first next-header field.
     next_header: u8,
 }
@@ -98,7 +95,6 @@ impl Packet {
             source: Address::UNSPECIFIED,
             destination: Address::UNSPECIFIED,
             group: ethernet[0] & 1 != 0,
-            looped: same_station(&ethernet),
             next_header: 0,
         };
         match ethertype {
@@ -160,12 +156,17 @@ impl Packet {
     }
 }
 
+/// Are the Ethernet source and destination the same? All slaves share their parent's address, so
+/// such a frame never comes from another station.
 #[inline(always)]
-fn same_station(ethernet: &[u8; ETHERNET]) -> bool {
+pub fn is_looped<B: Bytes + ?Sized>(frame: &B) -> bool {
+    let Some(stations) = frame.head::<12>(0) else {
+        return false;
+    };
     let mut difference = 0;
     let mut i = 0;
     while i < 6 {
-        difference |= ethernet[i] ^ ethernet[i + 6];
+        difference |= stations[i] ^ stations[i + 6];
         i += 1;
     }
     difference == 0

@@ -22,10 +22,12 @@ pub enum Reason {
     Malformed = 9,
     /// An endpoint's own packet that came back from the wire.
     Reflected = 10,
+    /// To an address that its receiver was not given; a container can add one to its interface.
+    Misaddressed = 11,
 }
 
 impl Reason {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::HostToEndpoint,
         Self::EndpointToHost,
         Self::OutsideInternal,
@@ -36,6 +38,7 @@ impl Reason {
         Self::UnknownProtocol,
         Self::Malformed,
         Self::Reflected,
+        Self::Misaddressed,
     ];
 
     /// The name that `stats`, `trace` and the metrics print.
@@ -51,6 +54,7 @@ impl Reason {
             Self::UnknownProtocol => "unknown-protocol",
             Self::Malformed => "malformed",
             Self::Reflected => "reflected",
+            Self::Misaddressed => "misaddressed",
         }
     }
 

@@ -20,6 +20,8 @@ impl EndpointFlags {
     /// The slave's own hooks do not see what comes from the wire (mode l3s delivers at
     /// `LOCAL_IN`): the parent's ingress program judges and counts it.
     pub const L3S: u32 = 1 << 5;
+    /// What it sends beyond its parent's slaves goes through the host's routing (modes l3, l3s).
+    pub const ROUTED: u32 = 1 << 6;
 }
 
 /// Value of `ENDPOINTS`, an array by slot. An address that the endpoint lacks is `::`.
@@ -48,6 +50,13 @@ impl Endpoint {
     #[inline(always)]
     pub const fn is(&self, flag: u32) -> bool {
         self.flags & flag != 0
+    }
+
+    /// Was the endpoint given this address? No endpoint has `::`.
+    #[inline(always)]
+    pub fn has(&self, address: Address) -> bool {
+        address != Address::UNSPECIFIED
+            && (address == self.v4 || address == self.v6 || address == self.link_local)
     }
 
     /// Slot of the slave with this ifindex in its namespace.

@@ -3,18 +3,19 @@
 //! | program | hook | work |
 //! | --- | --- | --- |
 //! | `endpoint_egress` | slave, egress | source validation, host and internal policy, figures, stamp |
-//! | `endpoint_ingress` | slave, ingress | takes only stamped packets; internal and network policy, figures |
+//! | `endpoint_ingress` | slave, ingress | takes only stamped packets; judges their sender again; host, internal and network policy, figures |
 //! | `parent_ingress` | parent, ingress | stamps what the wire brings; keeps endpoints from the host's stack |
-//! | `parent_egress` | parent, egress | keeps the host, and whatever lacks the stamp, from endpoints |
+//! | `parent_egress` | parent, egress | judges senders again; keeps the host, and whatever lacks the stamp, from endpoints |
 //!
-//! A stamp in `skb->tc_index` is how the programs know each other's verdicts: a packet that
-//! reaches an endpoint was passed either by the sender's `endpoint_egress` or by
-//! `parent_ingress`, or it is dropped. A container cannot write a stamp, so whatever it removes
-//! or adds in its namespace can only take its own packets away.
+//! A stamp in `skb->cb` is how the programs know each other's verdicts: a packet that reaches an
+//! endpoint was passed by its sender's `endpoint_egress` or by `parent_ingress`, or it is dropped.
+//! A container cannot write a stamp. It can change a packet that carries one, so whoever takes the
+//! packet judges it again, by the record of the endpoint that the stamp names.
 #![no_std]
 #![no_main]
 
 mod maps;
+mod party;
 mod programs;
 mod skb;
 

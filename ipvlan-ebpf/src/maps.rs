@@ -6,7 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap},
 };
 use ipvlan_common::{
-    Address, AddressKey, AddressRecord, Counters, DropKey, Endpoint, MAX_ENDPOINTS, SubnetKey,
+    Address, AddressKey, AddressRecord, Counters, DropKey, Endpoint, MAX_ENDPOINTS, StampKey,
+    SubnetKey,
 };
 
 /// An endpoint has a v4, a v6 and a link-local address.
@@ -35,22 +36,12 @@ pub static DROPS: PerCpuHashMap<DropKey, u64> = PerCpuHashMap::pinned(65_536, BP
 #[map]
 pub static CLSACT: HashMap<u32, u32> = HashMap::pinned(4096, BPF_F_NO_PREALLOC);
 
-/// Stamp of a packet that `endpoint_egress` passed; random per host, set at load.
+/// The words of [`StampKey`]; random per host, set at load.
 #[unsafe(no_mangle)]
-static ENDPOINT_STAMP: u32 = 0;
-
-/// Stamp of a packet that `parent_ingress` passed.
-#[unsafe(no_mangle)]
-static WIRE_STAMP: u32 = 0;
+static STAMP_KEY: [u32; 2] = [0; 2];
 
 #[inline(always)]
-pub fn endpoint_stamp() -> u32 {
+pub fn stamp_key() -> StampKey {
     // SAFETY: a static of this program; volatile, since the loader sets it after compilation.
-    unsafe { core::ptr::read_volatile(&raw const ENDPOINT_STAMP) }
-}
-
-#[inline(always)]
-pub fn wire_stamp() -> u32 {
-    // SAFETY: as above.
-    unsafe { core::ptr::read_volatile(&raw const WIRE_STAMP) }
+    StampKey::from_words(unsafe { core::ptr::read_volatile(&raw const STAMP_KEY) })
 }

@@ -3,21 +3,13 @@
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,
-    maps::lpm_trie,
     programs::TcContext,
 };
-use ipvlan_common::{
-    Address, AddressKey, AddressRecord, DropKey, Endpoint, EndpointFlags, Family, Malformed,
-    Packet, Reason, SubnetKey, may_hear, may_speak,
-};
+use ipvlan_common::{DropKey, EndpointFlags, Family, Packet, Reason, Stamp, is_looped};
 
-use crate::maps::{
-    ADDRESSES, COUNTERS, DROPS, ENDPOINTS, HOST_ADDRESSES, SUBNETS, endpoint_stamp, wire_stamp,
-};
+use crate::maps::{COUNTERS, DROPS};
+use crate::party::{Party, Verdict, owner, parse};
 use crate::skb::Skb;
-
-/// A packet to drop, and whose figure it is.
-type Verdict = Result<(), DropKey>;
 
 #[inline(always)]
 fn run(ctx: &TcContext, judge: impl FnOnce(&Skb) -> Verdict) -> i32 {
@@ -33,23 +25,16 @@ fn run(ctx: &TcContext, judge: impl FnOnce(&Skb) -> Verdict) -> i32 {
 #[classifier]
 pub fn endpoint_egress(ctx: TcContext) -> i32 {
     run(&ctx, |skb| {
-        let (slot, endpoint) = own_record(skb)?;
-        let drop = |reason| DropKey::endpoint(slot, reason);
-        let packet = parse(skb).map_err(drop)?;
+        let sender = Party::here(skb)?;
+        let packet = sender.parse(skb)?;
         // The driver trusts skb->protocol, the receiver the frame: they must agree, or a raw
         // socket could show us one packet and send another.
         if packet.ethertype != skb.protocol() {
-            return Err(drop(Reason::Malformed));
+            return Err(sender.drop(Reason::Malformed));
         }
-        let wanted = may_speak(endpoint, &packet, skb).map_err(drop)?;
-        if !endpoint.is(EndpointFlags::HOST_ACCESS) && is_host(wanted) {
-            return Err(drop(Reason::EndpointToHost));
-        }
-        if endpoint.is(EndpointFlags::INTERNAL) {
-            stay_inside(endpoint, wanted).map_err(drop)?;
-        }
-        skb.set_stamp(endpoint_stamp());
-        if let Some(counters) = COUNTERS.get_ptr_mut(slot) {
+        sender.speaks(&packet, skb)?;
+        skb.set_stamp(Stamp::Endpoint(sender.slot));
+        if let Some(counters) = COUNTERS.get_ptr_mut(sender.slot) {
             // SAFETY: this CPU's own value.
             let count = unsafe { &mut (*counters).tx[packet.family as usize & 3] };
             count.packets += 1;
@@ -62,12 +47,10 @@ pub fn endpoint_egress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn endpoint_ingress(ctx: TcContext) -> i32 {
     run(&ctx, |skb| {
-        let (slot, endpoint) = own_record(skb)?;
-        let drop = |reason| DropKey::endpoint(slot, reason);
+        let receiver = Party::here(skb)?;
         let stamp = skb.stamp();
-        let local = stamp == endpoint_stamp();
         // A stamp is good for one crossing: what the container forwards is its own packet.
-        skb.set_stamp(0);
+        skb.set_stamp(Stamp::None);
         let packet = parse(skb);
         let family = match &packet {
             Ok(packet) => packet.family,
@@ -75,37 +58,63 @@ pub fn endpoint_ingress(ctx: TcContext) -> i32 {
         };
         // Between slaves the driver counts the Ethernet header twice (ipvlan_rcv_frame and
         // ipvlan_process_multicast add it to a length that has it); so do we.
+        let local = matches!(stamp, Stamp::Endpoint(_));
         let len = skb.len() + if local { ETHERNET } else { 0 };
-        count_received(slot, family, len);
-        if !local && stamp != wire_stamp() {
-            return Err(drop(Reason::Unattached));
+        count_received(receiver.slot, family, len);
+        let packet = packet.map_err(|reason| receiver.drop(reason))?;
+        match stamp {
+            Stamp::Endpoint(_) => {
+                let sender = Party::sender(stamp, receiver.endpoint.parent)
+                    .ok_or(receiver.drop(Reason::Unattached))?;
+                sender.speaks_as_itself(&packet, skb)?;
+                if sender.endpoint.network != receiver.endpoint.network {
+                    return Err(receiver.drop(Reason::OtherNetwork));
+                }
+            }
+            Stamp::Wire => receiver.hears_wire(&packet)?,
+            Stamp::None | Stamp::Routed(_) => return Err(receiver.drop(Reason::Unattached)),
         }
-        hear(endpoint, &packet.map_err(drop)?, local).map_err(drop)
+        if packet.group || receiver.endpoint.has(packet.destination) {
+            Ok(())
+        } else {
+            Err(receiver.drop(Reason::Misaddressed))
+        }
     })
 }
 
 #[classifier]
 pub fn parent_ingress(ctx: TcContext) -> i32 {
     run(&ctx, |skb| {
-        // Whatever came in stamped, from another namespace or a slave's loop-back, is the
-        // wire's now; tagged packets have their own device and, there, their own program.
-        skb.set_stamp(0);
-        if skb.is_tagged() {
-            return Ok(());
-        }
+        let stamp = skb.stamp();
+        skb.set_stamp(Stamp::None);
         let parent = skb.ifindex();
-        // Not for us to judge what the host's stack makes of it; an endpoint will not take it.
-        let Ok(packet) = parse(skb) else {
-            return Ok(());
-        };
-        if matches!(packet.family, Family::Other) {
-            return Ok(());
+        // A frame to the MAC that they share is a slave's way to the host; or it is the host's own
+        // to an endpoint, reflected, since the driver itself hands on what is to a slave's address.
+        let looped = is_looped(skb);
+        if looped && let Some(sender) = Party::sender(stamp, parent) {
+            return sender.reaches_host(skb);
         }
+        let unattached = Err(DropKey::parent(parent, Reason::Unattached));
+        // Tagged packets have their own device and, there, their own program.
+        let plain = if skb.is_tagged() {
+            None
+        } else {
+            parse(skb).ok()
+        };
+        let Some(packet) = plain.filter(|packet| !matches!(packet.family, Family::Other)) else {
+            // Not for us to judge what the host's stack makes of it; an endpoint will not take it.
+            return if looped { unattached } else { Ok(()) };
+        };
         let sender = owner(parent, packet.source);
         let receiver = owner(parent, packet.destination);
         match (sender, receiver) {
+            (_, None) if looped => return unattached,
             // Reflected by the switch or a router; ipvlan's vepa flag wants that.
-            (Some(sender), Some(_)) if sender.is(EndpointFlags::VEPA) => {}
+            (Some(sender), Some(receiver)) if sender.is(EndpointFlags::VEPA) => {
+                if sender.network != receiver.network {
+                    return Err(DropKey::endpoint(sender.slot, Reason::OtherNetwork));
+                }
+            }
             // An announcement of its own address has the same sender and target.
             (Some(sender), Some(_)) => {
                 return Err(DropKey::endpoint(sender.slot, Reason::Reflected));
@@ -117,16 +126,12 @@ pub fn parent_ingress(ctx: TcContext) -> i32 {
             (Some(sender), None) => {
                 return Err(DropKey::endpoint(sender.slot, Reason::EndpointToHost));
             }
-            // A slave that is none of ours, addressing the host by the MAC they share.
-            (None, None) if packet.looped => {
-                return Err(DropKey::parent(parent, Reason::Unattached));
-            }
             (None, Some(receiver)) if receiver.is(EndpointFlags::L3S) => {
-                receive_l3s(skb, receiver, &packet)?;
+                receive_l3s(skb, receiver.slot, &packet)?;
             }
             (None, _) => {}
         }
-        skb.set_stamp(wire_stamp());
+        skb.set_stamp(Stamp::Wire);
         Ok(())
     })
 }
@@ -134,15 +139,18 @@ pub fn parent_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn parent_egress(ctx: TcContext) -> i32 {
     run(&ctx, |skb| {
-        let passed = skb.stamp() == endpoint_stamp();
-        skb.set_stamp(0);
-        if passed || skb.is_tagged() {
+        let stamp = skb.stamp();
+        skb.set_stamp(Stamp::None);
+        let parent = skb.ifindex();
+        if let Some(sender) = Party::sender(stamp, parent) {
+            return sender.speaks(&sender.parse(skb)?, skb);
+        }
+        if skb.is_tagged() {
             return Ok(());
         }
         let Ok(packet) = parse(skb) else {
             return Ok(());
         };
-        let parent = skb.ifindex();
         if let Some(receiver) = owner(parent, packet.destination)
             && !receiver.is(EndpointFlags::HOST_ACCESS)
         {
@@ -155,77 +163,18 @@ pub fn parent_egress(ctx: TcContext) -> i32 {
     })
 }
 
+/// What the driver adds to the length of what one slave hands to another.
 const ETHERNET: u64 = 14;
-
-/// The record of the slave that this program runs on.
-#[inline(always)]
-fn own_record(skb: &Skb) -> Result<(u32, &'static Endpoint), DropKey> {
-    let ifindex = skb.ifindex();
-    Endpoint::slot(ifindex)
-        .and_then(|slot| Some((slot, ENDPOINTS.get(slot)?)))
-        .filter(|(_, endpoint)| endpoint.is(EndpointFlags::PRESENT))
-        .ok_or(DropKey::parent(ifindex, Reason::Unattached))
-}
-
-#[inline(always)]
-fn parse(skb: &Skb) -> Result<Packet, Reason> {
-    Packet::parse(skb).map_err(|Malformed| Reason::Malformed)
-}
-
-/// May the endpoint take this packet, which a program has passed?
-#[inline(always)]
-fn hear(endpoint: &Endpoint, packet: &Packet, local: bool) -> Result<(), Reason> {
-    if matches!(packet.family, Family::Other) {
-        return Err(Reason::UnknownProtocol);
-    }
-    if !local {
-        if !endpoint.is(EndpointFlags::HOST_ACCESS) && is_host(packet.source) {
-            return Err(Reason::HostToEndpoint);
-        }
-    } else if endpoint.is(EndpointFlags::SHARED)
-        && let Some(sender) = owner(endpoint.parent, packet.source)
-        && sender.network != endpoint.network
-    {
-        return Err(Reason::OtherNetwork);
-    }
-    if endpoint.is(EndpointFlags::INTERNAL) {
-        stay_inside(endpoint, packet.source)?;
-    }
-    Ok(())
-}
 
 /// In mode l3s the wire's packets reach a slave behind its hooks: count and judge them here.
 #[inline(always)]
-fn receive_l3s(skb: &Skb, receiver: &AddressRecord, packet: &Packet) -> Verdict {
-    let Some(endpoint) = ENDPOINTS.get(receiver.slot) else {
+fn receive_l3s(skb: &Skb, slot: u32, packet: &Packet) -> Verdict {
+    let Some(receiver) = Party::find(slot, EndpointFlags::PRESENT) else {
         return Ok(());
     };
-    hear(endpoint, packet, false).map_err(|reason| DropKey::endpoint(receiver.slot, reason))?;
-    count_received(receiver.slot, packet.family, skb.len());
+    receiver.hears_wire(packet)?;
+    count_received(slot, packet.family, skb.len());
     Ok(())
-}
-
-#[inline(always)]
-fn stay_inside(endpoint: &Endpoint, address: Address) -> Result<(), Reason> {
-    let network = endpoint.network;
-    may_hear(address, |address| {
-        SUBNETS
-            .get(lpm_trie::Key::new(160, SubnetKey { network, address }))
-            .is_some()
-    })
-}
-
-#[inline(always)]
-fn is_host(address: Address) -> bool {
-    HOST_ADDRESSES.get_ptr(address).is_some()
-}
-
-/// Who on this parent has this address?
-#[inline(always)]
-fn owner(parent: u32, address: Address) -> Option<&'static AddressRecord> {
-    // SAFETY: entries are not pre-allocated, so a removed one stays intact until a grace period
-    // has passed, which this program ends before.
-    unsafe { ADDRESSES.get(AddressKey { parent, address }) }
 }
 
 #[inline(always)]

@@ -3,7 +3,9 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
-use ipvlan_common::{Bytes, STAMP_MASK};
+use ipvlan_common::{Bytes, Stamp};
+
+use crate::maps::stamp_key;
 
 pub struct Skb<'a>(&'a TcContext);
 
@@ -45,15 +47,20 @@ impl<'a> Skb<'a> {
     }
 
     #[inline(always)]
-    pub fn stamp(&self) -> u32 {
+    pub fn stamp(&self) -> Stamp {
         // SAFETY: as above.
-        unsafe { (*self.raw()).tc_index & STAMP_MASK }
+        let words = unsafe { [(*self.raw()).cb[3], (*self.raw()).cb[4]] };
+        stamp_key().decode(words)
     }
 
     #[inline(always)]
-    pub fn set_stamp(&self, stamp: u32) {
-        // SAFETY: as above; `tc_index` is writable for classifiers.
-        unsafe { (*self.raw()).tc_index = stamp }
+    pub fn set_stamp(&self, stamp: Stamp) {
+        let [first, second] = stamp_key().encode(stamp);
+        // SAFETY: as above; `cb` is writable for classifiers.
+        unsafe {
+            (*self.raw()).cb[3] = first;
+            (*self.raw()).cb[4] = second;
+        }
     }
 }
 

@@ -36,6 +36,7 @@ fn network() -> NetworkPolicy {
         shared: false,
         vepa: false,
         l3s: false,
+        routed: false,
     }
 }
 

@@ -74,6 +74,8 @@ pub struct NetworkPolicy {
     pub shared: bool,
     pub vepa: bool,
     pub l3s: bool,
+    /// Packets leave by the host's routing (modes l3 and l3s).
+    pub routed: bool,
 }
 
 impl NetworkPolicy {
@@ -84,6 +86,7 @@ impl NetworkPolicy {
             (self.shared, EndpointFlags::SHARED),
             (self.vepa, EndpointFlags::VEPA),
             (self.l3s, EndpointFlags::L3S),
+            (self.routed, EndpointFlags::ROUTED),
         ]
         .into_iter()
         .filter(|(set, _)| *set)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::Program;
 use aya::{EbpfLoader, include_bytes_aligned};
-use ipvlan_common::{ABI, STAMP_MASK};
+use ipvlan_common::{ABI, StampKey};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
@@ -71,11 +71,10 @@ fn remove_orphaned_drafts(root: &Path) -> Result<()> {
 
 fn load(folder: &Path) -> Result<()> {
     let failed = |e: &dyn std::error::Error| DatapathError::Load(chain(e));
-    let [endpoint_stamp, wire_stamp] = stamps();
+    let key = stamp_key().words();
     let mut ebpf = EbpfLoader::new()
         .default_map_pin_directory(folder)
-        .override_global("ENDPOINT_STAMP", &endpoint_stamp, true)
-        .override_global("WIRE_STAMP", &wire_stamp, true)
+        .override_global("STAMP_KEY", &key, true)
         .load(OBJECT)
         .map_err(|e| failed(&e))?;
     for (name, program) in ebpf.programs_mut() {
@@ -88,12 +87,10 @@ fn load(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Two different random stamps, never zero.
-fn stamps() -> [u32; 2] {
+fn stamp_key() -> StampKey {
     loop {
-        let pair = rand::random::<[u32; 2]>().map(|stamp| stamp & STAMP_MASK);
-        if pair[0] != pair[1] && !pair.contains(&0) {
-            return pair;
+        if let Some(key) = StampKey::new(rand::random()) {
+            return key;
         }
     }
 }

@@ -19,6 +19,7 @@ pub(super) fn policy(row: &NetworkRow) -> NetworkPolicy {
         shared: network.shared_parent,
         vepa: network.flag == Flag::Vepa,
         l3s: network.mode == Mode::L3s,
+        routed: network.mode != Mode::L2,
     }
 }
 
