@@ -1,7 +1,7 @@
 //! Calls to cargo, and what it tells about the workspace.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use cargo_metadata::{Message, MetadataCommand, Package, TargetKind};
@@ -30,6 +30,19 @@ pub fn cargo(tools: &BuildTools) -> Command {
 /// Builds the release `ipvlan-ctl` and returns its path.
 pub fn build_ipvlan_ctl(tools: &BuildTools) -> Result<PathBuf> {
     build_release(tools, "ipvlan-ctl")
+}
+
+/// Writes the man pages of `ipvlan-ctl`, and says where.
+pub fn write_manual(tools: &BuildTools) -> Result<ExitCode> {
+    let folder = workspace().join("target/man");
+    let written = Command::new(build_ipvlan_ctl(tools)?)
+        .arg("_man")
+        .arg(&folder)
+        .status()
+        .context("cannot start ipvlan-ctl")?;
+    ensure!(written.success(), "ipvlan-ctl wrote no man pages");
+    println!("{}", folder.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Builds the release `ipvlan-bench` and returns its path.

@@ -49,6 +49,8 @@ enum Task {
     /// Measure how fast it is
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Write the man pages to target/man
+    Man,
     /// The tour itself, where ipvlan is at hand
     #[command(hide = true)]
     Tour,
@@ -76,6 +78,7 @@ fn dispatch(task: Task) -> Result<ExitCode> {
         Task::Shell { kernel } => run::shell(kernel),
         Task::Test(args) => tests::test(args),
         Task::Bench(bench) => bench.run(),
+        Task::Man => setup::build_tools().and_then(|tools| cargo::write_manual(&tools)),
         Task::Tour => tour::tour(),
     }
 }

@@ -1,65 +1,211 @@
-//! The network side of `run`: an endpoint of the engine's.
+//! The network side of `run`: endpoints of the engine's.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Places;
-use super::run::Endpoint;
+use serde::{Deserialize, Serialize};
+
+use super::{Places, report};
 use crate::engine::ConnectRequest;
 use crate::kernel::Netns;
+use crate::model::Invalid;
 use crate::runtime::{Attach, Container};
 
-/// A container's one connection.
-pub(super) struct Connection {
-    places: Places,
-    request: ConnectRequest,
-    /// Id of the endpoint, once there is one.
-    endpoint: Option<String>,
+/// How a container asks to be connected to one network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Endpoint {
+    /// Name or id of the network.
+    pub network: String,
+    pub ip: Option<Ipv4Addr>,
+    pub ip6: Option<Ipv6Addr>,
+    pub aliases: Vec<String>,
 }
 
-impl Connection {
-    pub(super) fn new(places: Places, endpoint: &Endpoint) -> Self {
-        let request = ConnectRequest {
-            network: endpoint.network.clone(),
-            ip: endpoint.ip,
-            ip6: endpoint.ip6,
-            aliases: endpoint.aliases.clone(),
-            ..ConnectRequest::default()
+impl Endpoint {
+    /// `--net NETWORK`, or docker's `--network name=NETWORK,ip=…,ip6=…,alias=…`.
+    pub(super) fn parse(text: &str) -> Result<Self, Invalid> {
+        if !text.contains('=') {
+            return Ok(Self {
+                network: text.to_owned(),
+                ..Self::default()
+            });
+        }
+        let invalid = |word: &str| {
+            let allowed = "NETWORK, or name=NETWORK with ip=, ip6= and alias= after commas";
+            Invalid::new("--net", word, allowed)
         };
-        Self {
-            places,
-            request,
-            endpoint: None,
+        let mut endpoint = Self::default();
+        for word in text.split(',') {
+            let address = || invalid(word);
+            match word.split_once('=') {
+                Some(("name", name)) => endpoint.network = name.to_owned(),
+                Some(("ip", ip)) => endpoint.ip = Some(ip.parse().map_err(|_| address())?),
+                Some(("ip6", ip)) => endpoint.ip6 = Some(ip.parse().map_err(|_| address())?),
+                Some(("alias", alias)) => endpoint.aliases.push(valid_name("--net", alias)?),
+                _ => return Err(invalid(word)),
+            }
+        }
+        match endpoint.network.is_empty() {
+            true => Err(invalid(text)),
+            false => Ok(endpoint),
+        }
+    }
+
+    /// `none` means no network, and has no room for the options of an endpoint.
+    pub(super) fn is_none(&self) -> Result<bool, Invalid> {
+        if self.network != "none" {
+            return Ok(false);
+        }
+        let asked = [
+            ("--ip", self.ip.map(|ip| ip.to_string())),
+            ("--ip6", self.ip6.map(|ip| ip.to_string())),
+            ("--network-alias", self.aliases.first().cloned()),
+        ];
+        match asked
+            .into_iter()
+            .find_map(|(flag, value)| Some((flag, value?)))
+        {
+            Some((flag, value)) => Err(Invalid::new(flag, value, "not possible with --net none")),
+            None => Ok(true),
         }
     }
 }
 
-impl Attach for Connection {
-    fn attach(&mut self, container: &Container, netns: &Netns) -> anyhow::Result<Vec<IpAddr>> {
-        self.request.name = Some(container.name.clone());
-        self.request.netns = netns.path().to_owned();
-        let request = &self.request;
-        let row = self
-            .places
-            .with_engine(async |engine| Ok(engine.connect(request).await?))?;
-        self.endpoint = Some(row.id.to_string());
-        let addresses = [row.addresses.v4, row.addresses.v6];
-        Ok(addresses
-            .into_iter()
-            .flatten()
-            .map(|address| address.ip())
-            .collect())
+/// A name that can stand in /etc/hosts and as one label in DNS.
+pub(super) fn valid_name(flag: &str, name: &str) -> Result<String, Invalid> {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let valid = name.len() <= 63
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(inner);
+    if valid {
+        Ok(name.to_owned())
+    } else {
+        let allowed =
+            "1 to 63 of letters, digits, '_', '-' and '.', beginning with a letter or digit";
+        Err(Invalid::new(flag, name, allowed))
+    }
+}
+
+/// A container's connections, in the order of its interfaces.
+pub(super) struct Connections {
+    places: Places,
+    wanted: Vec<Endpoint>,
+    /// Networks and endpoints by name and id, as far as they have been made.
+    made: Vec<(String, String)>,
+}
+
+impl Connections {
+    pub(super) fn new(places: Places, wanted: Vec<Endpoint>) -> Self {
+        Self {
+            places,
+            wanted,
+            made: Vec::new(),
+        }
     }
 
-    fn running(&mut self, _: &Container) -> anyhow::Result<()> {
-        Ok(())
+    /// Takes back what has been made, the last first; goes on after an error, and returns the
+    /// first one.
+    fn release(&mut self) -> anyhow::Result<()> {
+        let mut made = std::mem::take(&mut self.made);
+        if made.is_empty() {
+            return Ok(());
+        }
+        self.places.with_engine(async |engine| {
+            let mut result = Ok(());
+            while let Some((network, endpoint)) = made.pop() {
+                let done = engine.disconnect(&network, &endpoint, true).await;
+                result = result.and(done.map_err(anyhow::Error::from));
+            }
+            result
+        })
+    }
+}
+
+impl Attach for Connections {
+    fn attach(&mut self, container: &Container, netns: &Netns) -> anyhow::Result<Vec<IpAddr>> {
+        if self.wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let spec = &container.spec;
+        let made = &mut self.made;
+        let wanted = &self.wanted;
+        let connected = self.places.with_engine(async |engine| {
+            let mut addresses = Vec::new();
+            for endpoint in wanted {
+                let mut aliases = endpoint.aliases.clone();
+                // As docker: a container is also known by its short id.
+                aliases.push(spec.id.short().to_owned());
+                aliases.retain(|alias| *alias != spec.name);
+                let request = ConnectRequest {
+                    network: endpoint.network.clone(),
+                    netns: netns.path().to_owned(),
+                    name: Some(spec.name.clone()),
+                    ip: endpoint.ip,
+                    ip6: endpoint.ip6,
+                    aliases,
+                    ..ConnectRequest::default()
+                };
+                let row = engine.connect(&request).await?;
+                made.push((endpoint.network.clone(), row.id.to_string()));
+                let both = [row.addresses.v4, row.addresses.v6];
+                addresses.extend(both.into_iter().flatten().map(|address| address.ip()));
+            }
+            Ok(addresses)
+        });
+        if connected.is_err()
+            && let Err(e) = self.release()
+        {
+            report(&e);
+        }
+        connected
     }
 
     fn detach(&mut self, _: &Container, _: &Netns) -> anyhow::Result<()> {
-        let Some(endpoint) = self.endpoint.take() else {
-            return Ok(());
+        self.release()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_by_name_or_with_options() {
+        let plain = Endpoint::parse("db_net").unwrap();
+        assert_eq!(plain.network, "db_net");
+        let full = Endpoint::parse("name=db_net,ip=10.0.0.2,ip6=fd00::2,alias=a,alias=b").unwrap();
+        assert_eq!(
+            full,
+            Endpoint {
+                network: "db_net".into(),
+                ip: Some(Ipv4Addr::new(10, 0, 0, 2)),
+                ip6: "fd00::2".parse().ok(),
+                aliases: vec!["a".into(), "b".into()],
+            }
+        );
+        for wrong in [
+            "ip=10.0.0.2",
+            "name=",
+            "name=x,ip=ten",
+            "name=x,mac=1",
+            "name=x,alias=a b",
+            "name=x,",
+        ] {
+            assert_eq!(
+                Endpoint::parse(wrong).unwrap_err().field,
+                "--net",
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_network_takes_no_options() {
+        let none = Endpoint::parse("none").unwrap();
+        assert_eq!(none.is_none(), Ok(true));
+        let refused = Endpoint {
+            ip: Some(Ipv4Addr::LOCALHOST),
+            ..none
         };
-        let network = &self.request.network;
-        self.places
-            .with_engine(async |engine| Ok(engine.disconnect(network, &endpoint, true).await?))
+        assert_eq!(refused.is_none().unwrap_err().field, "--ip");
     }
 }

@@ -1,12 +1,15 @@
 //! The command line: words into verbs, results into text.
 
 mod connection;
+mod container;
 mod daemon;
 mod inspect;
+mod manual;
 mod network;
 mod run;
 mod stats;
 mod table;
+mod task;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -63,9 +66,17 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// The same folder for a process that works elsewhere.
     pub(crate) fn run_dir(&self) -> RunDir {
-        RunDir::new(std::path::absolute(&self.run_dir).unwrap_or_else(|_| self.run_dir.clone()))
+        RunDir::new(&self.run_dir)
+    }
+
+    /// The same folders for a process that works elsewhere.
+    fn absolute(&self) -> io::Result<Self> {
+        Ok(Self {
+            state_dir: std::path::absolute(&self.state_dir)?,
+            pin_dir: std::path::absolute(&self.pin_dir)?,
+            run_dir: std::path::absolute(&self.run_dir)?,
+        })
     }
 
     pub(crate) fn daemon(&self) -> Home {
@@ -95,7 +106,19 @@ enum Command {
     /// Bring the store, the kernel and the pins back to agreement
     Repair,
     Run(run::RunArgs),
+    Exec(container::Exec),
+    Ps(container::Ps),
+    Stop(container::Stop),
+    Kill(container::Kill),
+    Rm(container::Rm),
+    Logs(container::Logs),
+    Wait(container::Wait),
     Daemon(daemon::Command),
+    Completion(manual::Completion),
+    #[command(name = manual::SUBCOMMAND, hide = true)]
+    Manual {
+        folder: PathBuf,
+    },
     #[command(name = runtime::init::SUBCOMMAND, hide = true)]
     Init {
         control: i32,
@@ -120,6 +143,7 @@ pub fn main() -> ExitCode {
 
 impl Cli {
     fn run(self) -> anyhow::Result<ExitCode> {
+        let places = self.places.absolute().context("cannot tell where we are")?;
         match self.command {
             Command::Network(command) => self
                 .places
@@ -127,22 +151,29 @@ impl Cli {
             Command::Stats(command) => self
                 .places
                 .with_engine(async |engine| command.run(engine).await),
-            Command::Repair => self.places.with_engine(repair),
-            Command::Run(args) => Ok(run::run(args, self.places)),
-            Command::Daemon(command) => command.run(&self.places),
+            Command::Repair => repair(&places),
+            Command::Run(args) => Ok(run::run(args, places)),
+            Command::Exec(command) => Ok(command.run(&places)),
+            Command::Ps(command) => command.run(&places),
+            Command::Stop(command) => command.run(&places),
+            Command::Kill(command) => command.run(&places),
+            Command::Rm(command) => command.run(&places),
+            Command::Logs(command) => command.run(&places),
+            Command::Wait(command) => command.run(&places),
+            Command::Daemon(command) => command.run(&places),
+            Command::Completion(command) => command.run(),
+            Command::Manual { folder } => manual::write(&folder),
             Command::Init { control } => Ok(runtime::init::main(control)),
             Command::Shim => Ok(run::run_shim()),
         }
     }
 }
 
-async fn repair(engine: &Engine) -> anyhow::Result<ExitCode> {
-    let mut text = String::new();
-    for done in engine.repair().await? {
-        text.push_str(&done);
-        text.push('\n');
-    }
-    print(&text)?;
+fn repair(places: &Places) -> anyhow::Result<ExitCode> {
+    let mut done = places.with_engine(async |engine| Ok(engine.repair().await?))?;
+    done.extend(places.run_dir().sweep()?);
+    let lines: String = done.into_iter().map(|line| line + "\n").collect();
+    print(&lines)?;
     Ok(ExitCode::SUCCESS)
 }
 

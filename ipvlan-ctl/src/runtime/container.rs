@@ -1,53 +1,66 @@
-//! What is known of one container, and its folder under the run directory.
+//! What is known of one container.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::PidfdFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Id;
+use super::cgroup::Cgroup;
+use super::spec::Spec;
 
 /// One container as it is recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Container {
-    pub id: Id,
-    /// Unique among the containers of the host; the short id where the user gave none.
-    pub name: String,
-    pub hostname: String,
-    /// The container's PID 1, as the host sees it.
-    pub init: Process,
-    /// Who waits for it and releases what it held: `run` itself, or the shim of `run -d`.
-    pub supervisor: Process,
-    /// The program and its arguments; never empty.
-    pub command: Vec<String>,
+    #[serde(flatten)]
+    pub spec: Spec,
     /// Seconds since the Unix epoch.
     pub created: u64,
-    /// Forget the container when it ends (`--rm`).
-    pub remove: bool,
-    pub state: State,
+    /// Who waits for it and releases what it held: `run` itself, or the shim of `run -d`.
+    pub supervisor: Process,
+    /// The container's PID 1, as the host sees it, once there is one.
+    pub init: Option<Process>,
+    /// When the command was executed, in seconds since the Unix epoch.
+    pub started: Option<u64>,
+    /// Where its resources are limited, if they are.
+    pub cgroup: Option<Cgroup>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// The namespaces exist; the command waits for its network.
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// The command's exit status; 128 + n for signal n.
+    pub status: u8,
+    /// Seconds since the Unix epoch.
+    pub finished: u64,
+    /// The kernel killed something in it for want of memory.
+    pub oom_killed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Being made: the command waits for its network.
     Created,
-    /// The command has been executed.
     Running,
-    /// It ended with this exit status (128 + n for signal n).
-    Exited(u8),
+    Exited(End),
+    /// Its supervisor was killed, and it with that.
+    Dead,
 }
 
-impl Container {
-    /// Whether its supervisor was killed, so that nobody will release its endpoints: for
-    /// `repair`. While a supervisor lives, a container that has just ended is its business.
-    pub fn is_lost(&self) -> bool {
-        !matches!(self.state, State::Exited(_))
-            && !self.supervisor.is_alive()
-            && !self.init.is_alive()
+impl Status {
+    /// In docker's words.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Exited(_) => "exited",
+            Self::Dead => "dead",
+        }
     }
 }
 
@@ -71,6 +84,55 @@ impl Process {
     pub fn is_alive(&self) -> bool {
         start_time(Pid::from_raw(self.pid)).is_ok_and(|found| found == self.start_time)
     }
+
+    /// A descriptor that means this process and no later one; nothing if it has ended.
+    pub fn open(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else {
+            return Ok(None);
+        };
+        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => Ok(None),
+            Err(e) => Err(e.into()),
+            // What was opened may be a later one.
+            Ok(process) => Ok(self.is_alive().then_some(process)),
+        }
+    }
+
+    /// Whether it ended before the time was up.
+    pub fn wait(&self, patience: Option<Duration>) -> io::Result<bool> {
+        let Some(process) = self.open()? else {
+            return Ok(true);
+        };
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        loop {
+            let left = deadline.map(|deadline| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                Timespec {
+                    tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+                    tv_nsec: left.subsec_nanos().into(),
+                }
+            });
+            match poll(&mut [PollFd::new(&process, PollFlags::IN)], left.as_ref()) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+                Ok(ended) => return Ok(ended > 0),
+            }
+        }
+    }
+
+    /// Whether it was there to be signalled.
+    pub fn signal(&self, signal: Signal) -> io::Result<bool> {
+        let Some(process) = self.open()? else {
+            return Ok(false);
+        };
+        let signal = rustix::process::Signal::from_named_raw(signal as i32)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        match rustix::process::pidfd_send_signal(process, signal) {
+            Err(rustix::io::Errno::SRCH) => Ok(false),
+            Err(e) => Err(e.into()),
+            Ok(()) => Ok(true),
+        }
+    }
 }
 
 /// Start time of a live process, in clock ticks since boot. A zombie has ended: not found.
@@ -89,75 +151,6 @@ fn start_time(pid: Pid) -> io::Result<u64> {
         .nth(18)
         .and_then(|ticks| ticks.parse().ok())
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat")))
-}
-
-/// Where live state is kept: nothing in it means anything after a reboot.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RunDir(PathBuf);
-
-impl RunDir {
-    pub const DEFAULT: &str = "/run/ipvlan-ctl";
-
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The folder of one container, which need not exist.
-    pub fn container(&self, id: &Id) -> StateDir {
-        StateDir(self.0.join("containers").join(id.as_str()))
-    }
-}
-
-/// One container's folder: `hosts`, `hostname`, `resolv.conf` as the container sees them, and
-/// for a detached one `log` (its output) and `shim.log`; `exit` (the status, in decimal) once
-/// it has ended.
-#[derive(Debug, Clone)]
-pub struct StateDir(PathBuf);
-
-impl StateDir {
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    pub fn create(&self) -> io::Result<()> {
-        // Others have no business in the logs.
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.0)
-    }
-
-    pub fn log(&self) -> io::Result<File> {
-        self.append("log")
-    }
-
-    pub fn shim_log(&self) -> io::Result<File> {
-        self.append("shim.log")
-    }
-
-    pub fn write_exit(&self, status: u8) -> io::Result<()> {
-        fs::write(self.0.join("exit"), format!("{status}\n"))
-    }
-
-    /// Removes the folder; one that is gone already is no error.
-    pub fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.0) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
-    }
-
-    fn append(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(self.0.join(name))
-    }
 }
 
 #[cfg(test)]

@@ -4,14 +4,13 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use super::container::StateDir;
-
-/// Their names below /etc and in the container's [`StateDir`].
+/// Their names below /etc and in the container's own folder.
 pub(super) const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// Writes all [`FILES`].
-pub(super) fn write(dir: &StateDir, hostname: &str, addresses: &[IpAddr]) -> io::Result<()> {
+pub(super) fn write(folder: &Path, hostname: &str, addresses: &[IpAddr]) -> io::Result<()> {
     let of_host = match fs::read_to_string("/etc/resolv.conf") {
         // A resolver then has its own defaults, as on the host.
         Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
@@ -23,7 +22,7 @@ pub(super) fn write(dir: &StateDir, hostname: &str, addresses: &[IpAddr]) -> io:
         (hostname_file, format!("{hostname}\n")),
         (resolv_conf_file, resolv_conf(&of_host)),
     ] {
-        let path = dir.path().join(name);
+        let path = folder.join(name);
         fs::write(&path, text)?;
         // Whatever our caller's umask: every user in the container reads them.
         fs::set_permissions(&path, Permissions::from_mode(0o644))?;

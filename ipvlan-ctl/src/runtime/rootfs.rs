@@ -4,17 +4,17 @@
 //! new root is pivoted into, and every later path is looked up inside it, so a symlink in it
 //! cannot lead to the host's files.
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
-    mount_change, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen, mount_change, move_mount, open_tree, unmount,
 };
 use thiserror::Error;
 
@@ -75,22 +75,26 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// Gives this process, the first of its new PID and mount namespaces, the host's root
-/// read-only, with /proc, /sys, /dev, /tmp and /run of its own and the three files of
-/// [`etc::FILES`] out of `state`.
-pub(super) fn enter(state: &Path) -> Result<(), RootfsError> {
+/// Gives this process, the first of its new PID and mount namespaces, its root: `rootfs` as it
+/// is, or else the host's root read-only with /tmp and /run of its own. Either has /proc, /sys,
+/// /dev of its own and the files of [`etc::FILES`] out of `state`.
+pub(super) fn enter(rootfs: Option<&Path>, state: &Path) -> Result<(), RootfsError> {
     mount_change(
         "/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .step(|| "make mounts private".into())?;
 
-    let root = clone_mount(Path::new("/"), Depth::Tree)?;
+    let root = clone_mount(rootfs.unwrap_or(Path::new("/")), Depth::Tree)?;
     // No device nodes either: without a device cgroup a container's root could make one of the
     // host's disk wherever it may write.
+    let read_only = match rootfs {
+        Some(_) => 0,
+        None => libc::MOUNT_ATTR_RDONLY,
+    };
     set_attributes(
         root.as_fd(),
-        libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV,
+        read_only | libc::MOUNT_ATTR_NODEV,
         Depth::Tree,
     )?;
     let etc_files = etc::FILES
@@ -115,35 +119,57 @@ pub(super) fn enter(state: &Path) -> Result<(), RootfsError> {
 
     // Any folder will do to mount the root on: only this namespace sees it, and not for long.
     pivot_into(root.as_fd(), state)?;
+    if rootfs.is_some() {
+        make_mount_points()?;
+    }
 
-    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     mount_new("proc", "/proc", quiet, "")?;
     // Read-only by mount and not by superblock, which others may share.
-    mount_new("sysfs", "/sys", quiet, "")?;
-    restrict(Path::new("/sys"), libc::MOUNT_ATTR_RDONLY)?;
+    mount_new(
+        "sysfs",
+        "/sys",
+        quiet | MountAttrFlags::MOUNT_ATTR_RDONLY,
+        "",
+    )?;
     mount_dev(devices)?;
     mount_etc(etc_files)?;
-    mount_new(
-        "tmpfs",
-        "/tmp",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        "mode=1777",
-    )?;
-    // The host's /run holds the sockets of its daemons, which read-only does not guard.
-    mount_new(
-        "tmpfs",
-        "/run",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        "mode=755",
-    )?;
+    if rootfs.is_none() {
+        let own = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        mount_new("tmpfs", "/tmp", own, "mode=1777")?;
+        // The host's /run holds the sockets of its daemons, which read-only does not guard.
+        mount_new("tmpfs", "/run", own, "mode=755")?;
+    }
     for path in READ_ONLY.map(Path::new) {
         if let Some(mount) = clone_if_there(path)? {
+            set_attributes(mount.as_fd(), libc::MOUNT_ATTR_RDONLY, Depth::One)?;
             place(mount.as_fd(), path)?;
-            restrict(path, libc::MOUNT_ATTR_RDONLY)?;
         }
     }
     for path in HIDDEN.map(Path::new) {
         hide(path)?;
+    }
+    Ok(())
+}
+
+/// Makes what is mounted on later, where the root lacks it. What is there already and is no
+/// folder, [`place`] refuses.
+fn make_mount_points() -> Result<(), RootfsError> {
+    for path in ["/proc", "/sys", "/dev", "/etc"] {
+        match fs::create_dir(path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other.step(|| format!("make {path}"))?,
+        }
+    }
+    for name in etc::FILES {
+        let path = Path::new("/etc").join(name);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        match openat2(CWD, &path, flags, Mode::from(0o644), INSIDE) {
+            Err(rustix::io::Errno::EXIST) => {}
+            other => drop(other.step(|| format!("make {}", path.display()))?),
+        }
     }
     Ok(())
 }
@@ -158,7 +184,9 @@ fn pivot_into(root: BorrowedFd, on: &Path) -> Result<(), RootfsError> {
 }
 
 fn mount_dev(devices: Vec<(PathBuf, OwnedFd)>) -> Result<(), RootfsError> {
-    let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     mount_new("tmpfs", "/dev", quiet, "mode=755,size=64k")?;
     for (path, device) in devices {
         fs::write(&path, "").step(|| format!("make {}", path.display()))?;
@@ -173,7 +201,7 @@ fn mount_dev(devices: Vec<(PathBuf, OwnedFd)>) -> Result<(), RootfsError> {
     mount_new(
         "devpts",
         "/dev/pts",
-        MountFlags::NOSUID | MountFlags::NOEXEC,
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
         "newinstance,ptmxmode=0666,mode=0620,gid=5",
     )?;
     mount_new("tmpfs", "/dev/shm", quiet, "mode=1777,size=64m")?;
@@ -201,20 +229,20 @@ fn mount_etc(files: Vec<(PathBuf, OwnedFd)>) -> Result<(), RootfsError> {
 fn add_to_etc(files: &[&Path]) -> Result<(), RootfsError> {
     // The overlay keeps its own hold on the layers: the folder they are made in can go.
     let stage = "/tmp";
-    mount_new("tmpfs", stage, MountFlags::NODEV, "mode=700")?;
+    mount_new("tmpfs", stage, MountAttrFlags::MOUNT_ATTR_NODEV, "mode=700")?;
     for layer in ["/tmp/upper", "/tmp/work"] {
         fs::create_dir(layer).step(|| format!("make {layer}"))?;
+    }
+    for file in files.iter().filter_map(|file| file.file_name()) {
+        let path = Path::new("/tmp/upper").join(file);
+        fs::write(&path, "").step(|| format!("make {}", path.display()))?;
     }
     mount_new(
         "overlay",
         "/etc",
-        MountFlags::NODEV,
+        MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_RDONLY,
         "lowerdir=/etc,upperdir=/tmp/upper,workdir=/tmp/work",
     )?;
-    for file in files {
-        fs::write(file, "").step(|| format!("make {}", file.display()))?;
-    }
-    restrict(Path::new("/etc"), libc::MOUNT_ATTR_RDONLY)?;
     unmount(stage, UnmountFlags::DETACH).step(|| format!("unmount {stage}"))
 }
 
@@ -224,8 +252,11 @@ fn hide(path: &Path) -> Result<(), RootfsError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e).step(|| format!("hide {}", path.display())),
         Ok(found) if found.is_dir() => {
-            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-            mount_new("tmpfs", path, flags | MountFlags::RDONLY, "mode=755")
+            let flags = MountAttrFlags::MOUNT_ATTR_NOSUID
+                | MountAttrFlags::MOUNT_ATTR_NODEV
+                | MountAttrFlags::MOUNT_ATTR_NOEXEC
+                | MountAttrFlags::MOUNT_ATTR_RDONLY;
+            mount_new("tmpfs", path, flags, "mode=755")
         }
         Ok(_) => place(
             clone_mount(Path::new("/dev/null"), Depth::One)?.as_fd(),
@@ -234,17 +265,27 @@ fn hide(path: &Path) -> Result<(), RootfsError> {
     }
 }
 
-/// Mounts a new file system of the named kind.
+/// Mounts a new file system of the named kind, with options as mount(8) takes them.
 fn mount_new(
     kind: &str,
     on: impl AsRef<Path>,
-    flags: MountFlags,
+    attributes: MountAttrFlags,
     options: &str,
 ) -> Result<(), RootfsError> {
     let on = on.as_ref();
-    let options = CString::new(options).expect("our options hold no zero byte");
-    mount(kind, on, kind, flags, options.as_c_str())
-        .step(|| format!("mount {kind} on {}", on.display()))
+    let make = || {
+        let file_system = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            match option.split_once('=') {
+                Some((key, value)) => fsconfig_set_string(&file_system, key, value)?,
+                None => fsconfig_set_flag(&file_system, option)?,
+            }
+        }
+        fsconfig_create(&file_system)?;
+        fsmount(&file_system, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    let mount = make().step(|| format!("make a {kind} for {}", on.display()))?;
+    place(mount.as_fd(), on)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -272,17 +313,30 @@ fn clone_if_there(path: &Path) -> Result<Option<OwnedFd>, RootfsError> {
     }
 }
 
-/// Attaches a detached mount; a symlink at `on` is not followed.
+/// How paths that the container may have a hand in are looked up: another one may share its root
+/// and change it under us.
+const INSIDE: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS);
+
+/// Attaches a detached mount to `on`, on the way to which no symlink is followed; one that is
+/// `on` itself can be covered by a file.
 fn place(mount: BorrowedFd, on: &Path) -> Result<(), RootfsError> {
-    move_mount(mount, "", CWD, on, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .step(|| format!("mount over {}", on.display()))
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let attach = || {
+        let point = openat2(CWD, on, flags, Mode::empty(), INSIDE)?;
+        let empty =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(mount, "", &point, "", empty)
+    };
+    attach().step(|| format!("mount over {}", on.display()))
 }
 
-/// Adds attributes to what is mounted on `path`.
-fn restrict(path: &Path, attributes: u64) -> Result<(), RootfsError> {
-    let mount = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLOEXEC)
-        .step(|| format!("open {}", path.display()))?;
-    set_attributes(mount.as_fd(), attributes, Depth::One)
+/// This program, from where nobody can write it: what is executed in a container can be reached
+/// from there by /proc/PID/exe, and must not be a way to the host's own file. It takes no
+/// `#!/proc/self/exe` more than that to be executed by the container's will.
+pub(super) fn own_program() -> Result<OwnedFd, RootfsError> {
+    let program = clone_mount(Path::new("/proc/self/exe"), Depth::One)?;
+    set_attributes(program.as_fd(), libc::MOUNT_ATTR_RDONLY, Depth::One)?;
+    Ok(program)
 }
 
 /// Adds `MOUNT_ATTR_*` bits to a mount.

@@ -1,8 +1,8 @@
 //! A supervisor that outlives `run -d`: `ipvlan-ctl _shim`.
 //!
 //! It takes one request on its standard input and answers on its standard output, once, when
-//! the command has been executed or could not be. Later trouble goes to its standard error,
-//! the container's `shim.log`.
+//! the command has been executed or could not be. Its standard error is `run`'s until the
+//! container has a folder, and then the `shim.log` in it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,7 +12,8 @@ use std::process::{Command, ExitCode, Stdio};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::supervisor::{RunError, close_on_exec};
+use super::keeper::close_on_exec;
+use super::supervisor::RunError;
 
 /// The hidden subcommand that leads to [`main`].
 pub const SUBCOMMAND: &str = "_shim";
@@ -31,15 +32,14 @@ pub enum Outcome {
 }
 
 /// Hands `request` to a new shim; returns when the command runs or has failed to.
-pub fn start<R: Serialize>(request: &R, log: File) -> io::Result<Outcome> {
+pub fn start<R: Serialize>(request: &R) -> io::Result<Outcome> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("ipvlan-ctl")
         .arg(SUBCOMMAND)
         .current_dir("/")
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(log);
+        .stdout(Stdio::piped());
     // SAFETY: both calls are async-signal-safe.
     unsafe {
         command.pre_exec(|| {
