@@ -448,6 +448,48 @@ fn ps_lists_and_filters() {
 }
 
 #[test]
+fn inspect_has_dockers_fields() {
+    let host = Host::new();
+    host.start("x", &["-e", "A=1", "-w", "/usr"], &["sleep", "600"]);
+    let inspect = || -> Value {
+        let mut list: Value = serde_json::from_str(&host.stdout(&["inspect", "x"])).unwrap();
+        list[0].take()
+    };
+    let seen = inspect();
+    assert_eq!(seen["Name"], "/x");
+    assert_eq!(seen["Path"], "sleep");
+    assert_eq!(seen["Args"], serde_json::json!(["600"]));
+    assert_eq!(seen["State"]["Status"], "running");
+    assert_eq!(seen["Config"]["WorkingDir"], "/usr");
+    let env = seen["Config"]["Env"].as_array().unwrap();
+    assert!(env.contains(&"A=1".into()), "{env:?}");
+    let pid = seen["State"]["Pid"].as_i64().unwrap();
+    assert_eq!(
+        fs::read(format!("/proc/{pid}/cmdline")).unwrap()[..10],
+        *b"ipvlan-ctl"
+    );
+    assert_eq!(
+        seen["NetworkSettings"]["SandboxKey"],
+        format!("/proc/{pid}/ns/net")
+    );
+    assert!(Path::new(seen["HostsPath"].as_str().unwrap()).exists());
+    host.stdout(&["kill", "x"]);
+    host.stdout(&["wait", "x"]);
+    let seen = inspect();
+    assert_eq!(seen["State"]["Status"], "exited");
+    assert_eq!(seen["State"]["ExitCode"], 137);
+    assert_eq!(seen["State"]["Pid"], 0);
+    host.stdout(&["rm", "x"]);
+    let missing = host.output(&["inspect", "x"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(missing.stdout, b"[]\n");
+    assert_eq!(
+        stderr(&missing),
+        "ipvlan-ctl: no such container or network: x\n"
+    );
+}
+
+#[test]
 fn logs_are_kept_and_followed() {
     let host = Host::new();
     // What goes to two outputs comes in no certain order.
@@ -518,6 +560,30 @@ fn whoever_is_killed_nothing_leaks() {
         assert_eq!(host.records(), Vec::<PathBuf>::new());
         assert_eq!(mounts(), before);
     }
+}
+
+#[test]
+fn the_name_of_one_that_was_killed_is_free() {
+    let host = Host::new();
+    let sleep = marked_sleep(21);
+    let mut run = host.command(&["--rm", "--name", "x"], &["sh", "-c", &sleep]);
+    let mut run = run.spawn().unwrap();
+    wait_until("it runs", || running(&sleep));
+    run.kill().unwrap();
+    run.wait().unwrap();
+    stdout(host.run(&["--rm", "--name", "x"], &["true"]));
+    assert_eq!(host.records(), Vec::<PathBuf>::new());
+}
+
+/// As with `… | head -1`: the command hears that nobody reads any more.
+#[test]
+fn a_reader_that_leaves_ends_the_command() {
+    let host = Host::new();
+    let mut run = host.command(&["--rm"], &["yes"]);
+    let mut run = run.stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut run, "y");
+    drop(run.stdout.take());
+    assert_eq!(run.wait().unwrap().code(), Some(128 + 13));
 }
 
 /// `run` killed at some moment on its way: no folder stays but what a dead container has.

@@ -4,6 +4,7 @@ mod connection;
 mod container;
 mod daemon;
 mod inspect;
+mod inspect_container;
 mod manual;
 mod network;
 mod run;
@@ -113,6 +114,7 @@ enum Command {
     Rm(container::Rm),
     Logs(container::Logs),
     Wait(container::Wait),
+    Inspect(inspect_container::Inspect),
     Daemon(daemon::Command),
     Completion(manual::Completion),
     #[command(name = manual::SUBCOMMAND, hide = true)]
@@ -160,6 +162,7 @@ impl Cli {
             Command::Rm(command) => command.run(&places),
             Command::Logs(command) => command.run(&places),
             Command::Wait(command) => command.run(&places),
+            Command::Inspect(command) => command.run(&places),
             Command::Daemon(command) => command.run(&places),
             Command::Completion(command) => command.run(),
             Command::Manual { folder } => manual::write(&folder),

@@ -116,7 +116,8 @@ impl RunDir {
         }
     }
 
-    /// Records a new container, if its name is free.
+    /// Records a new container, if its name is free: also one that was to be forgotten, and whose
+    /// supervisor was killed, is no more.
     pub(super) fn claim(&self, container: Container) -> Result<Record, RecordError> {
         let name = container.spec.name.clone();
         let folder = self.root().join(&name);
@@ -135,17 +136,26 @@ impl RunDir {
         let claimed = record.write().and_then(|()| {
             // Made now, so that who waits for the end can hold it open.
             write_private(&staging.join(END), b"").at(&staging)?;
-            match renameat_with(CWD, &staging, CWD, &folder, RenameFlags::NOREPLACE) {
-                Err(rustix::io::Errno::EXIST) => {
-                    let holder = Record::read(folder.clone())?;
-                    Err(RecordError::NameTaken {
-                        name,
-                        id: holder.map_or_else(String::new, |holder| {
-                            holder.container.spec.id.short().to_owned()
-                        }),
-                    })
+            loop {
+                match renameat_with(CWD, &staging, CWD, &folder, RenameFlags::NOREPLACE) {
+                    Err(rustix::io::Errno::EXIST) => {}
+                    other => return other.at(&folder),
                 }
-                other => other.at(&folder),
+                match Record::read(folder.clone())? {
+                    // None of ours.
+                    None if folder.exists() => return Err(rustix::io::Errno::EXIST).at(&folder),
+                    // Gone meanwhile.
+                    None => {}
+                    Some(holder) if holder.container.spec.remove && holder.is_lost()? => {
+                        holder.remove()?;
+                    }
+                    Some(holder) => {
+                        return Err(RecordError::NameTaken {
+                            name: name.clone(),
+                            id: holder.container.spec.id.short().to_owned(),
+                        });
+                    }
+                }
             }
         });
         match claimed {

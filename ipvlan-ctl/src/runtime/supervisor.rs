@@ -106,7 +106,6 @@ pub fn run(
     require_root()?;
     let signals = take_signals().map_err(RunError::Wait)?;
     let cgroup = Cgroup::plan(&spec.id, &spec.limits)?;
-    run_dir.sweep()?;
     let mut record = run_dir.claim(Container {
         spec: spec.clone(),
         created: now(),
