@@ -36,7 +36,16 @@ pub fn udp_v6(source: Ipv6Addr, destination: Ipv6Addr) -> Vec<u8> {
 
 /// An ARP request (RFC 826).
 pub fn arp(source: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-    let mut frame = ethernet([0xff; 6], 0x0806);
+    arp_to([0xff; 6], source, target)
+}
+
+/// An ARP request to the one who had the address before (RFC 1122, 2.3.2.1).
+pub fn arp_probe(source: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    arp_to(DESTINATION_MAC, source, target)
+}
+
+fn arp_to(mac: [u8; 6], source: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let mut frame = ethernet(mac, 0x0806);
     frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
     frame.extend(SOURCE_MAC);
     frame.extend(source.octets());
@@ -78,6 +87,7 @@ mod tests {
         for (frame, family, length, group) in [
             (udp_v4(a, b), Family::V4, 60, false),
             (arp(a, b), Family::Arp, 60, true),
+            (arp_probe(a, b), Family::Arp, 60, false),
             (udp_v6(c, d), Family::V6, 62, false),
         ] {
             let packet = Packet::parse(frame.as_slice()).unwrap();

@@ -55,6 +55,9 @@ fn each_program(args: &Args) -> Result<Vec<Row>> {
     let from_wire = frame::udp_v4(Ipv4Addr::new(10, 255, 0, 1), one);
     let passing = frame::udp_v4(Ipv4Addr::new(10, 255, 0, 1), Ipv4Addr::new(10, 255, 0, 2));
 
+    // A run has neither a user's socket nor a route, so the host's own is unicast ARP.
+    let probe = frame::arp_probe(Ipv4Addr::new(10, 255, 0, 1), Ipv4Addr::new(10, 255, 0, 2));
+
     let endpoint = Datapath::FIRST_IFINDEX;
     let nothing = Program::nothing()?;
     let egress = host.program("endpoint_egress")?;
@@ -109,7 +112,7 @@ fn each_program(args: &Args) -> Result<Vec<Row>> {
             case(
                 "parent_egress, the host's own",
                 &parent_egress,
-                &passing,
+                &probe,
                 PARENT_INDEX,
                 NEXT,
             ),

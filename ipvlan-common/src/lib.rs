@@ -3,6 +3,7 @@
 #![no_std]
 
 mod address;
+mod layout;
 mod packet;
 mod policy;
 mod reason;
@@ -10,6 +11,7 @@ mod record;
 mod stamp;
 
 pub use address::Address;
+pub use layout::KernelLayout;
 pub use packet::{Bytes, Family, Malformed, Neighbour, Packet, is_looped};
 pub use policy::{may_hear, may_speak};
 pub use reason::Reason;

@@ -1,4 +1,4 @@
-//! The four TC programs of ipvlan-ctl and their maps.
+//! The five TC programs of ipvlan-ctl and their maps.
 //!
 //! | program | hook | work |
 //! | --- | --- | --- |
@@ -6,6 +6,7 @@
 //! | `endpoint_ingress` | slave, ingress | takes only stamped packets; judges their sender again; host, internal and network policy, figures |
 //! | `parent_ingress` | parent, ingress | stamps what the wire brings; keeps endpoints from the host's stack |
 //! | `parent_egress` | parent, egress | judges senders again; keeps the host, and whatever lacks the stamp, from endpoints |
+//! | `loopback_egress` | the host's `lo`, egress | keeps endpoints of modes l3 and l3s from the host's stack |
 //!
 //! A stamp in `skb->cb` is how the programs know each other's verdicts: a packet that reaches an
 //! endpoint was passed by its sender's `endpoint_egress` or by `parent_ingress`, or it is dropped.
@@ -15,6 +16,7 @@
 #![no_main]
 
 mod maps;
+mod origin;
 mod party;
 mod programs;
 mod skb;

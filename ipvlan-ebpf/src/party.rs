@@ -40,10 +40,18 @@ impl Party {
     pub fn sender(stamp: Stamp, parent: u32) -> Option<Self> {
         let sender = match stamp {
             Stamp::Endpoint(slot) => Self::find(slot, EndpointFlags::PRESENT),
-            Stamp::Routed(slot) => Self::find(slot, EndpointFlags::ROUTED),
-            Stamp::None | Stamp::Wire => None,
+            _ => Self::routed(stamp),
         };
         sender.filter(|sender| sender.endpoint.parent == parent)
+    }
+
+    /// The endpoint whose packet the host has routed, if the stamp says so.
+    #[inline(always)]
+    pub fn routed(stamp: Stamp) -> Option<Self> {
+        match stamp {
+            Stamp::Routed(slot) => Self::find(slot, EndpointFlags::ROUTED),
+            _ => None,
+        }
     }
 
     #[inline(always)]
@@ -146,6 +154,6 @@ pub fn owner(parent: u32, address: Address) -> Option<&'static AddressRecord> {
 }
 
 #[inline(always)]
-fn is_host(address: Address) -> bool {
+pub fn is_host(address: Address) -> bool {
     HOST_ADDRESSES.get_ptr(address).is_some()
 }

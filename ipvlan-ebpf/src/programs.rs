@@ -8,6 +8,7 @@ use aya_ebpf::{
 use ipvlan_common::{DropKey, EndpointFlags, Family, Packet, Reason, Stamp, is_looped};
 
 use crate::maps::{COUNTERS, DROPS};
+use crate::origin::{Exit, is_foreign};
 use crate::party::{Party, Verdict, owner, parse};
 use crate::skb::Skb;
 
@@ -145,19 +146,37 @@ pub fn parent_egress(ctx: TcContext) -> i32 {
         if let Some(sender) = Party::sender(stamp, parent) {
             return sender.speaks(&sender.parse(skb)?, skb);
         }
+        // The packets of the host's own VLAN devices, judged there; a slave's tag is in the frame.
         if skb.is_tagged() {
             return Ok(());
         }
-        let Ok(packet) = parse(skb) else {
-            return Ok(());
-        };
-        if let Some(receiver) = owner(parent, packet.destination)
-            && !receiver.is(EndpointFlags::HOST_ACCESS)
-        {
-            return Err(DropKey::endpoint(receiver.slot, Reason::HostToEndpoint));
+        let packet = parse(skb).ok();
+        if let Some(packet) = &packet {
+            if let Some(receiver) = owner(parent, packet.destination)
+                && !receiver.is(EndpointFlags::HOST_ACCESS)
+            {
+                return Err(DropKey::endpoint(receiver.slot, Reason::HostToEndpoint));
+            }
+            if let Some(sender) = owner(parent, packet.source) {
+                return Err(DropKey::endpoint(sender.slot, Reason::Unattached));
+            }
         }
-        if let Some(sender) = owner(parent, packet.source) {
-            return Err(DropKey::endpoint(sender.slot, Reason::Unattached));
+        if is_foreign(skb, packet.as_ref(), Exit::Parent) {
+            return Err(DropKey::parent(parent, Reason::Unattached));
+        }
+        Ok(())
+    })
+}
+
+#[classifier]
+pub fn loopback_egress(ctx: TcContext) -> i32 {
+    run(&ctx, |skb| {
+        if let Some(sender) = Party::routed(skb.stamp()) {
+            skb.set_stamp(Stamp::None);
+            return sender.reaches_host(skb);
+        }
+        if is_foreign(skb, None, Exit::Loopback) {
+            return Err(DropKey::parent(skb.ifindex(), Reason::Unattached));
         }
         Ok(())
     })

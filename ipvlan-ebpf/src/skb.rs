@@ -46,6 +46,27 @@ impl<'a> Skb<'a> {
         unsafe { (*self.raw()).vlan_present != 0 }
     }
 
+    /// The device that the packet was received by; 0 if it was made here, or by a device on the way
+    /// that hides where it comes from (`skb_scrub_packet`).
+    #[inline(always)]
+    pub fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.raw()).ingress_ifindex }
+    }
+
+    /// `PACKET_HOST` and others of linux/if_packet.h.
+    #[inline(always)]
+    pub fn packet_type(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.raw()).pkt_type }
+    }
+
+    /// Of the kernel's `sk_buff`, which the context stands for.
+    #[inline(always)]
+    pub fn address(&self) -> u64 {
+        self.raw() as u64
+    }
+
     #[inline(always)]
     pub fn stamp(&self) -> Stamp {
         // SAFETY: as above.

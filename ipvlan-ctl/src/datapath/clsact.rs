@@ -37,7 +37,7 @@ pub fn ensure_qdisc(device: &str) -> Result<bool> {
     }
 }
 
-/// Notes that the parent's qdisc is ours to remove.
+/// Notes that the device's qdisc is ours to remove.
 pub fn remember(root: &Path, index: u32) -> Result<()> {
     made_by_us(root)?
         .insert(index, 1, 0)
@@ -52,7 +52,7 @@ fn made_by_us(root: &Path) -> Result<HashMap<MapData, u32, u32>> {
 }
 
 /// Removes our filters and, if we made it and nothing else is on it, the qdisc.
-pub fn detach(root: &Path, index: u32, device: &str, hooks: &[Hook; 2]) -> Result<()> {
+pub fn detach(root: &Path, index: u32, device: &str, hooks: &[Hook]) -> Result<()> {
     let mut ours = made_by_us(root)?;
     let qdisc_is_ours = ours.get(&index, 0).is_ok();
     absent_is_fine(ours.remove(&index), "CLSACT")?;

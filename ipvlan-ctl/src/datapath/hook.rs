@@ -44,10 +44,19 @@ impl Hook {
         },
     ];
 
+    pub const LOOPBACK: [Self; 1] = [Self {
+        program: "loopback_egress",
+        attach_type: TcAttachType::Egress,
+        direction: "egress",
+    }];
+
     fn open(&self, root: &Path) -> std::result::Result<SchedClassifier, ProgramError> {
         SchedClassifier::from_pin(pins::abi_folder(root).join(self.program))
     }
 }
+
+/// The loop-back is the first device of every namespace (`LOOPBACK_IFINDEX`, net/flow.h).
+pub const LOOPBACK_INDEX: u32 = 1;
 
 /// Whose programs, and under which name their links are pinned.
 #[derive(Clone, Copy)]
@@ -56,13 +65,25 @@ pub enum Owner {
     Parent(u32),
     /// By slot.
     Endpoint(u32),
+    /// The loop-back of the controller's namespace.
+    Loopback,
 }
 
 impl Owner {
-    fn hooks(self) -> &'static [Hook; 2] {
+    fn hooks(self) -> &'static [Hook] {
         match self {
             Self::Parent(_) => &Hook::PARENT,
             Self::Endpoint(_) => &Hook::ENDPOINT,
+            Self::Loopback => &Hook::LOOPBACK,
+        }
+    }
+
+    /// Of the device, where it is the controller's own and its clsact qdisc may be ours to remove.
+    fn index(self) -> Option<u32> {
+        match self {
+            Self::Parent(index) => Some(index),
+            Self::Endpoint(_) => None,
+            Self::Loopback => Some(LOOPBACK_INDEX),
         }
     }
 
@@ -71,6 +92,7 @@ impl Owner {
         pins::links_folder(root).join(match self {
             Self::Parent(index) => format!("parent-{index}-{direction}"),
             Self::Endpoint(slot) => format!("slot-{slot}-{direction}"),
+            Self::Loopback => format!("loopback-{direction}"),
         })
     }
 }
@@ -85,7 +107,7 @@ pub fn attach(root: &Path, owner: Owner, device: &str) -> Result<()> {
     let tcx = has_tcx();
     if !tcx
         && clsact::ensure_qdisc(device)?
-        && let Owner::Parent(index) = owner
+        && let Some(index) = owner.index()
     {
         clsact::remember(root, index)?;
     }
@@ -141,8 +163,13 @@ fn attach_clsact(root: &Path, hook: &Hook, device: &str) -> Result<()> {
 }
 
 /// Are these programs attached to `device` of the calling thread's namespace?
-pub fn attached(root: &Path, hooks: &[Hook; 2], device: &str) -> Result<bool> {
-    Ok(attached_here(root, &hooks[0], device)? && attached_here(root, &hooks[1], device)?)
+pub fn attached(root: &Path, hooks: &[Hook], device: &str) -> Result<bool> {
+    for hook in hooks {
+        if !attached_here(root, hook, device)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn attached_here(root: &Path, hook: &Hook, device: &str) -> Result<bool> {
@@ -166,10 +193,10 @@ pub fn detach(root: &Path, owner: Owner, device: Option<&str>) -> Result<()> {
     for hook in owner.hooks() {
         unlink(&owner.pin(root, hook))?;
     }
-    if let (Owner::Parent(index), Some(device)) = (owner, device)
+    if let (Some(index), Some(device)) = (owner.index(), device)
         && !has_tcx()
     {
-        clsact::detach(root, index, device, &Hook::PARENT)?;
+        clsact::detach(root, index, device, owner.hooks())?;
     }
     Ok(())
 }

@@ -9,8 +9,10 @@
 //! ROOT/abi1/endpoint_egress …         programs
 //! ROOT/links/slot-7-egress            TCX links of the endpoint in slot 7
 //! ROOT/links/parent-2-ingress         TCX links of the parent with ifindex 2
+//! ROOT/links/loopback-egress          TCX link of the host's loop-back
 //! ```
 
+mod btf;
 mod clsact;
 mod figures;
 mod hook;
@@ -61,6 +63,8 @@ pub enum DatapathError {
 }
 
 type Result<T> = std::result::Result<T, DatapathError>;
+
+const LOOPBACK: &str = "lo";
 
 /// What the programs must know of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +137,8 @@ impl Datapath {
     /// First ifindex of slaves: slot `n` is ifindex `FIRST_IFINDEX + n` in its namespace.
     pub const FIRST_IFINDEX: u32 = ipvlan_common::FIRST_IFINDEX;
     pub const MAX_ENDPOINTS: u32 = ipvlan_common::MAX_ENDPOINTS;
+    /// Ifindex of the host's loop-back, for [`Datapath::parent_drops`].
+    pub const LOOPBACK: u32 = hook::LOOPBACK_INDEX;
 
     /// Opens the pinned programs and maps under `root` (a folder of a bpffs, mounted if need
     /// be), loading and pinning them first where this host has none yet. Many processes may
@@ -164,6 +170,20 @@ impl Datapath {
     /// Are the parent programs attached to this device?
     pub fn parent_attached(&self, _index: u32, name: &str) -> Result<bool> {
         hook::attached(&self.root, &Hook::PARENT, name)
+    }
+
+    /// Keeps endpoints of modes l3 and l3s from the host's stack, which their packets reach by the
+    /// host's loop-back.
+    pub fn attach_loopback(&self) -> Result<()> {
+        hook::attach(&self.root, Owner::Loopback, LOOPBACK)
+    }
+
+    pub fn detach_loopback(&self) -> Result<()> {
+        hook::detach(&self.root, Owner::Loopback, Some(LOOPBACK))
+    }
+
+    pub fn loopback_attached(&self) -> Result<bool> {
+        hook::attached(&self.root, &Hook::LOOPBACK, LOOPBACK)
     }
 
     pub fn put_network(&self, network: &NetworkPolicy) -> Result<()> {

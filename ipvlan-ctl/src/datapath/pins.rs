@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::Program;
 use aya::{EbpfLoader, include_bytes_aligned};
-use ipvlan_common::{ABI, StampKey};
+use ipvlan_common::{ABI, KernelLayout, StampKey};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::{DatapathError, Result};
+use super::{DatapathError, Result, btf};
 
 static OBJECT: &[u8] = include_bytes_aligned!(env!("IPVLAN_EBPF_OBJECT"));
 
@@ -69,12 +69,35 @@ fn remove_orphaned_drafts(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Loads with a look into the kernel's memory where that can be had, and else without.
 fn load(folder: &Path) -> Result<()> {
+    let without = |why: String| {
+        eprintln!(
+            "ipvlan-ctl: a container's own second ipvlan interface is not kept from the wire: {why}"
+        );
+        load_with(folder, KernelLayout::UNKNOWN)
+    };
+    match btf::kernel_layout() {
+        Ok(layout) => match load_with(folder, layout) {
+            Err(DatapathError::Load(why)) => {
+                // What it pinned so far is of the draft.
+                remove_tree(folder)?;
+                create(folder)?;
+                without(why)
+            }
+            other => other,
+        },
+        Err(error) => without(error.to_string()),
+    }
+}
+
+fn load_with(folder: &Path, layout: KernelLayout) -> Result<()> {
     let failed = |e: &dyn std::error::Error| DatapathError::Load(chain(e));
     let key = stamp_key().words();
     let mut ebpf = EbpfLoader::new()
         .default_map_pin_directory(folder)
         .override_global("STAMP_KEY", &key, true)
+        .override_global("KERNEL_LAYOUT", &layout, true)
         .load(OBJECT)
         .map_err(|e| failed(&e))?;
     for (name, program) in ebpf.programs_mut() {

@@ -1,6 +1,6 @@
 //! `network create` and `network rm`.
 
-use super::parent::{others_on_parent, policy};
+use super::parent::{is_routed, others_on_parent, policy};
 use super::{
     Engine, EngineError, Result, Session, find_network, not_found, now, privilege, with_undo,
 };
@@ -142,7 +142,14 @@ impl Session<'_> {
             }
             records.end(&row.network.id)?;
             records.delete_network(row.number)?;
-            if records.networks()?.is_empty()
+            let left = records.networks()?;
+            if let Some(datapath) = &datapath
+                && is_routed(&row)
+                && !left.iter().any(is_routed)
+            {
+                datapath.detach_loopback()?;
+            }
+            if left.is_empty()
                 && let Some(datapath) = datapath
             {
                 datapath.unpin_all()?;

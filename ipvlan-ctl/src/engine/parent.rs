@@ -19,8 +19,19 @@ pub(super) fn policy(row: &NetworkRow) -> NetworkPolicy {
         shared: network.shared_parent,
         vepa: network.flag == Flag::Vepa,
         l3s: network.mode == Mode::L3s,
-        routed: network.mode != Mode::L2,
+        routed: is_routed(row),
     }
+}
+
+/// Do its endpoints' packets go through the host's routing?
+pub(super) fn is_routed(row: &NetworkRow) -> bool {
+    row.network.mode != Mode::L2
+}
+
+/// Do the programs guard the host's side of this network?
+fn is_guarded(row: &NetworkRow, index: u32, name: &str, datapath: &Datapath) -> Result<bool> {
+    Ok(datapath.parent_attached(index, name)?
+        && (!is_routed(row) || datapath.loopback_attached()?))
 }
 
 /// The parent among the host's links: the one with the index of this boot, though it may have
@@ -64,7 +75,7 @@ impl Session<'_> {
         if row.parent_index == index
             && row.parent_boot == *boot
             && row.network.parent.name() == name
-            && datapath.parent_attached(index, &name)?
+            && is_guarded(&row, index, &name, datapath)?
         {
             return Ok((row, false));
         }
@@ -79,6 +90,9 @@ impl Session<'_> {
         })?;
         datapath.put_network(&policy(&row))?;
         datapath.attach_parent(index, &name)?;
+        if is_routed(&row) {
+            datapath.attach_loopback()?;
+        }
         Ok((row, true))
     }
 

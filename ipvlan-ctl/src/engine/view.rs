@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::parent::find;
+use super::parent::{find, is_routed};
 use super::{Engine, EngineError, Result, find_network, not_found};
-use crate::datapath::Figures;
+use crate::datapath::{Datapath, Figures};
 use crate::kernel::Link;
 use crate::model::{Network, Usage};
 use crate::store::{EndpointRow, NetworkRow, State, Store};
@@ -107,7 +107,11 @@ impl Engine {
         let parents: BTreeMap<u32, String> = networks
             .iter()
             .filter(|row| row.parent_boot == self.boot)
-            .map(|row| (row.parent_index, row.network.parent.name().to_owned()))
+            .flat_map(|row| {
+                let parent = (row.parent_index, row.network.parent.name().to_owned());
+                let loopback = is_routed(row).then(|| (Datapath::LOOPBACK, "lo".to_owned()));
+                [Some(parent), loopback].into_iter().flatten()
+            })
             .collect();
         if parents.is_empty() {
             return Ok(Stats::default());
