@@ -26,6 +26,8 @@ pub struct Link {
     pub state: String,
     /// Index of the device under it (`IFLA_LINK`), perhaps in another namespace.
     pub below: Option<u32>,
+    /// Its MAC address, where neighbours ask for it: not on links without ARP.
+    pub hardware: Option<[u8; 6]>,
 }
 
 impl Link {
@@ -44,6 +46,7 @@ impl Link {
             up: flags.contains(LinkFlags::Up),
             state: "unknown".into(),
             below: None,
+            hardware: None,
         };
         for attribute in message.attributes {
             match attribute {
@@ -51,6 +54,9 @@ impl Link {
                 LinkAttribute::Mtu(mtu) => link.view.mtu = mtu,
                 LinkAttribute::Controller(master) => link.view.master = Some(master),
                 LinkAttribute::Link(below) => link.below = Some(below),
+                LinkAttribute::Address(bytes) if !flags.contains(LinkFlags::Noarp) => {
+                    link.hardware = bytes.try_into().ok();
+                }
                 LinkAttribute::OperState(state) => link.state = state_name(state).into(),
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {

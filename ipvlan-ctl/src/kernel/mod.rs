@@ -1,5 +1,6 @@
 //! The kernel's side of a network: netlink, its events, and network namespaces.
 
+mod announce;
 mod events;
 mod link;
 mod netlink;

@@ -18,6 +18,7 @@ use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
+use super::announce::announce;
 use super::{KernelError, Link, Netlink, Netns};
 use crate::model::{AddressPlan, Flag, Mode};
 
@@ -234,24 +235,18 @@ pub(super) async fn configure(
     for address in plan.v4.into_iter().chain(plan.v6) {
         inside.add_address(index, name, address).await?;
     }
-    // The kernel announces the address when the link comes up: a neighbour may still remember
-    // where it was before.
+    // The kernel announces the IPv4 address when the link comes up: a neighbour may still
+    // remember where it was before.
     switch_on(netns, "ipv4", name, "arp_notify")?;
     // `lo` is index 1 in every namespace.
     inside.set_up(1, "lo").await?;
     inside.set_up(index, name).await?;
-    for gateway in plan.gateway4.into_iter().chain(plan.gateway6) {
-        inside.default_via(index, name, gateway).await?;
+    if let Some(IpNetwork::V6(v6)) = plan.v6
+        && let Some(hardware) = inside.hardware(index).await?
+    {
+        announce(netns, index, name, hardware, v6.ip())?;
     }
-    if plan.device_default {
-        if plan.v4.is_some() {
-            inside.default_by_device(index, name, false).await?;
-        }
-        if plan.v6.is_some() {
-            inside.default_by_device(index, name, true).await?;
-        }
-    }
-    Ok(())
+    inside.add_defaults(index, name, plan).await
 }
 
 /// Sets a device's switch (`/proc/sys/net/FAMILY/conf/NAME/SWITCH`) to 1. The folder is that of
@@ -277,6 +272,36 @@ impl Netlink {
         configure(&inside, netns, index, name, addresses).await
     }
 
+    /// Gives `netns` the default routes of one of its slaves, where it has none.
+    pub async fn give_default_routes(
+        netns: &Netns,
+        index: u32,
+        name: &str,
+        plan: &AddressPlan,
+    ) -> Result<(), KernelError> {
+        Self::open_in(netns)?.add_defaults(index, name, plan).await
+    }
+
+    async fn add_defaults(
+        &self,
+        index: u32,
+        name: &str,
+        plan: &AddressPlan,
+    ) -> Result<(), KernelError> {
+        for gateway in plan.gateway4.into_iter().chain(plan.gateway6) {
+            self.default_via(index, name, gateway).await?;
+        }
+        if plan.device_default {
+            if plan.v4.is_some() {
+                self.default_by_device(index, name, false).await?;
+            }
+            if plan.v6.is_some() {
+                self.default_by_device(index, name, true).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The first free `ethN` of `netns`.
     pub async fn free_name(netns: &Netns) -> Result<String, KernelError> {
         let links = Self::open_in(netns)?.links().await?;
@@ -285,6 +310,12 @@ impl Netlink {
             .map(|n| format!("eth{n}"))
             .find(|name| !taken(name))
             .expect("a namespace has fewer links than there are numbers"))
+    }
+
+    async fn hardware(&self, index: u32) -> Result<Option<[u8; 6]>, KernelError> {
+        let links = self.links().await?;
+        let link = links.into_iter().find(|link| link.view.index == index);
+        Ok(link.and_then(|link| link.hardware))
     }
 
     /// Stops the kernel from making a link-local address of its own.
