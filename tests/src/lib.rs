@@ -1,12 +1,19 @@
 //! What the kernel tests share. They run as root inside a VM, by `cargo xtask test`.
 
 mod daemon;
+mod fault;
 mod lab;
 
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 pub use daemon::{Daemon, eventually};
-pub use lab::{Counters, Figures, Lab, Namespace, detach_all_programs, snapshot};
+pub use fault::killed_before;
+pub use lab::{Counters, Figures, Lab, Namespace, detach_all_programs, snapshot, traces};
+use pretty_assertions::assert_str_eq;
+
+/// How long the kernel, in a slow machine, may take for what it does in the background.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The kernel that this test runs on, as in the matrix: "6.1", "6.12" or "7".
 ///
@@ -75,10 +82,12 @@ pub fn ctl_output(line: &str) -> Output {
 /// Runs `ipvlan-ctl`, which must refuse with exit code 1, one line on stderr that holds all of
 /// `words`, and nothing changed on the host.
 pub fn refused(line: &str, words: &[&str]) {
-    refused_on(&snapshot(), line, words);
+    let before = snapshot();
+    refused_on(&traces(), line, words);
+    assert_str_eq!(before, snapshot(), "`ipvlan-ctl {line}` changed something");
 }
 
-/// [`refused`] on a host whose snapshot is at hand.
+/// [`refused`], in a tenth of the time, on a host whose [`traces`] are at hand.
 pub fn refused_on(before: &str, line: &str, words: &[&str]) {
     let output = ctl_output(line);
     let message = String::from_utf8_lossy(&output.stderr);
@@ -98,5 +107,18 @@ pub fn refused_on(before: &str, line: &str, words: &[&str]) {
             "{word:?} in the error of `ipvlan-ctl {line}`: {message}"
         );
     }
-    assert_eq!(snapshot(), before, "`ipvlan-ctl {line}` changed something");
+    assert_str_eq!(before, traces(), "`ipvlan-ctl {line}` changed something");
+}
+
+/// Waits until the host is as `before`, which is what `now` gives; shows how they differ if it
+/// never is. The end of a namespace, of a link or of a program reaches all that hangs on it in
+/// the background.
+pub fn settles_as(before: &str, now: impl Fn() -> String, after: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut last = now();
+    while last != before && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+        last = now();
+    }
+    assert_str_eq!(before, last, "{after}");
 }

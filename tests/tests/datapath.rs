@@ -66,7 +66,7 @@ fn many_processes_may_be_the_first() {
         !names.iter().any(|name| name.starts_with("draft")),
         "{names:?}"
     );
-    pins.open().unpin_all().unwrap();
+    Datapath::unpin_all(Path::new(pins.0)).unwrap();
     assert!(!Path::new(pins.0).exists());
 }
 

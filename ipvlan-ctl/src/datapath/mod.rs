@@ -326,9 +326,14 @@ impl Datapath {
         figures::parent_drops(self, index)
     }
 
-    /// Removes every pin and the folder: after the last network.
-    pub fn unpin_all(self) -> Result<()> {
-        pins::remove_all(&self.root)
+    /// Removes every pin and the folder, if there is one: after the last network.
+    pub fn unpin_all(root: &Path) -> Result<()> {
+        pins::remove_all(root)
+    }
+
+    /// Removes what processes left that were killed while loading or unpinning.
+    pub fn remove_leftovers(&self) -> Result<()> {
+        pins::remove_orphaned_drafts(&self.root)
     }
 
     fn set_record(&self, slot: u32, record: Endpoint) -> Result<()> {

@@ -36,11 +36,7 @@ pub fn ensure(root: &Path) -> Result<()> {
     if !done.is_dir() {
         ensure_bpffs(root)?;
         remove_orphaned_drafts(root)?;
-        let draft = root.join(format!(
-            "draft-{}-{:x}",
-            std::process::id(),
-            rand::random::<u64>()
-        ));
+        let draft = draft(root);
         create(&draft)?;
         let loaded = load(&draft).and_then(|()| match fs::rename(&draft, &done) {
             Err(_) if done.is_dir() => remove_tree(&draft),
@@ -54,8 +50,17 @@ pub fn ensure(root: &Path) -> Result<()> {
     create(&links_folder(root))
 }
 
-/// Removes the drafts of processes that were killed while loading.
-fn remove_orphaned_drafts(root: &Path) -> Result<()> {
+/// A folder of this process that nothing is opened from; see [`remove_orphaned_drafts`].
+fn draft(root: &Path) -> PathBuf {
+    root.join(format!(
+        "draft-{}-{:x}",
+        std::process::id(),
+        rand::random::<u64>()
+    ))
+}
+
+/// Removes the drafts of processes that were killed while loading or removing.
+pub fn remove_orphaned_drafts(root: &Path) -> Result<()> {
     for entry in fs::read_dir(root).map_err(io_error("read", root))? {
         let path = entry.map_err(io_error("read", root))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -140,8 +145,14 @@ fn ensure_bpffs(root: &Path) -> Result<()> {
     create(root)
 }
 
+/// Removes everything. The programs' folder gets another name first: under its own it is
+/// complete, also when this is interrupted.
 pub fn remove_all(root: &Path) -> Result<()> {
-    remove_tree(root)
+    let (done, draft) = (abi_folder(root), draft(root));
+    match fs::rename(&done, draft) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("rename", &done)(e)),
+        _ => remove_tree(root),
+    }
 }
 
 fn create(folder: &Path) -> Result<()> {

@@ -54,7 +54,7 @@ impl Engine {
             return Err(not_found(&request.network).into());
         };
         let network = session.present_network(&request.network).await?;
-        let row = session.reserve_endpoint(&network, request, &target)?;
+        let row = session.reserve_endpoint(&network, request, &target).await?;
         match session
             .build_endpoint(&network, row.clone(), request, &target)
             .await
@@ -78,7 +78,8 @@ impl Engine {
             .ok();
         let reserved = session.store.transaction(|records| {
             let network = find_network(records.networks()?, network)?;
-            let endpoints = records.endpoints_of(network.number)?;
+            let path = netns_path(word);
+            let endpoints = records.endpoints_like(network.number, word, &path, identity)?;
             let row = find_endpoint(endpoints, word, identity).ok_or_else(|| {
                 EngineError::NoEndpoint {
                     network: network.network.name,
@@ -90,19 +91,20 @@ impl Engine {
             }
             records.begin(&row.id, "network disconnect", &owner)?;
             records.set_endpoint_state(&row.id, State::Removing)?;
-            Ok(row.id)
+            Ok(row)
         });
-        let id = match reserved {
+        let row = match reserved {
             Err(EngineError::NoEndpoint { .. }) if force => return Ok(()),
             other => other?,
         };
-        match session.tear_down_endpoint(&id).await {
+        match session.tear_down_endpoint(&row.id).await {
             Err(error) if force => {
                 eprintln!("ipvlan-ctl: forgotten all the same: {error}");
-                session.forget_endpoint(&id)
+                session.forget_endpoint(&row.id)?;
             }
-            other => other,
+            other => other?,
         }
+        session.hand_over_default_routes(&row).await
     }
 
     async fn open_target(&self, request: &ConnectRequest) -> Result<Target> {
@@ -179,15 +181,15 @@ impl Session<'_> {
         Ok(row)
     }
 
-    fn reserve_endpoint(
+    async fn reserve_endpoint(
         &mut self,
         network: &NetworkRow,
         request: &ConnectRequest,
         target: &Target,
     ) -> Result<EndpointRow> {
-        let owner = &self.owner;
+        let owner = self.owner.clone();
         let boot = &self.engine.boot;
-        self.store.transaction(|records| {
+        self.reserve(|records| {
             // It may have been removed meanwhile.
             let network = records
                 .network(&network.network.id)?
@@ -197,20 +199,22 @@ impl Session<'_> {
                 .name
                 .clone()
                 .unwrap_or_else(|| default_name(&request.netns));
-            for other in records.endpoints_of(network.number)? {
-                if other.boot == *boot && other.identity.cookie == target.identity.cookie {
-                    return Err(EngineError::AlreadyConnected {
-                        target: target_name(&request.netns),
-                        network: network.network.name,
-                        name: other.name,
-                    });
-                }
-                if other.name == name {
-                    return Err(EngineError::EndpointExists {
-                        network: network.network.name,
-                        name,
-                    });
-                }
+            let neighbours = records.endpoints_in(target.identity, boot)?;
+            if let Some(other) = neighbours
+                .into_iter()
+                .find(|other| other.network == network.number)
+            {
+                return Err(EngineError::AlreadyConnected {
+                    target: target_name(&request.netns),
+                    network: network.network.name,
+                    name: other.name,
+                });
+            }
+            if records.endpoint_named(network.number, &name)?.is_some() {
+                return Err(EngineError::EndpointExists {
+                    network: network.network.name,
+                    name,
+                });
             }
             let slot = records.take_slot()?;
             let leases = allocate(&network.network, request, records)?;
@@ -237,7 +241,7 @@ impl Session<'_> {
                 state: State::Creating,
                 created: now(),
             };
-            records.begin(&row.id, "network connect", owner)?;
+            records.begin(&row.id, "network connect", &owner)?;
             records.insert_endpoint(&row)?;
             for lease in leases {
                 records.lease(lease.address, &row.id)?;
@@ -247,6 +251,7 @@ impl Session<'_> {
             }
             Ok(row)
         })
+        .await
     }
 
     async fn build_endpoint(
@@ -365,6 +370,28 @@ impl Session<'_> {
             }
         }
         self.forget_endpoint(id)
+    }
+
+    /// The default route that a namespace lost with an endpoint is that of the oldest left in it
+    /// from then on.
+    async fn hand_over_default_routes(&self, gone: &EndpointRow) -> Result<()> {
+        let boot = &self.engine.boot;
+        let left = self.store.records().endpoints_in(gone.identity, boot)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        // The path may be gone, or lead to another namespace by now.
+        let netns = match Netns::open(&gone.netns) {
+            Ok(netns) if netns.identity()? == gone.identity => netns,
+            _ => return Ok(()),
+        };
+        for row in left {
+            if row.state == State::Ready && self.engine.is_alive(&row).await? {
+                let index = slave(&row).index;
+                Netlink::give_default_routes(&netns, index, &row.ifname, &row.addresses).await?;
+            }
+        }
+        Ok(())
     }
 
     fn forget_endpoint(&mut self, id: &Id) -> Result<()> {

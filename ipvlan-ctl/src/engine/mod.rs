@@ -21,6 +21,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 pub use endpoint::ConnectRequest;
+pub use network::NetworkPlan;
+use repair::Which;
 pub use target::{default_name, netns_path};
 pub use view::{EndpointStats, NetworkView, ParentStats, Stats};
 
@@ -28,7 +30,7 @@ use crate::datapath::{Datapath, DatapathError};
 use crate::kernel::{KernelError, Netlink, NetnsError};
 use crate::model::ipam::AllocError;
 use crate::model::{FindError, Invalid, Network, find};
-use crate::store::{NetworkRow, Owner, Store, StoreError, boot_id};
+use crate::store::{NetworkRow, Owner, Records, Store, StoreError, boot_id};
 
 #[derive(Debug, Error)]
 pub enum EngineError {
@@ -100,7 +102,7 @@ pub struct Engine {
     boot: String,
 }
 
-/// A verb at work: it may change things, and repair has been done.
+/// A verb at work: it may change things, and has begun by [`Session::put_right`].
 struct Session<'e> {
     engine: &'e Engine,
     store: Store,
@@ -118,25 +120,23 @@ impl Engine {
         })
     }
 
-    /// Opens the store for a verb that changes something, and repairs first.
+    /// Opens the store for a verb that changes something, and puts right first what is wrong.
     async fn session(&self) -> Result<Session<'_>> {
-        let mut session = Session {
-            engine: self,
-            store: Store::open(&self.state_dir)?,
-            owner: Owner::current()?,
-        };
-        for done in session.repair().await? {
-            eprintln!("ipvlan-ctl: repaired: {done}");
-        }
-        Ok(session)
+        self.begin(Store::open(&self.state_dir)?).await
     }
 
     /// As [`Engine::session`] where there is a store; without one there is nothing to change.
     async fn existing_session(&self) -> Result<Option<Session<'_>>> {
         match Store::open_existing(&self.state_dir)? {
-            Some(_) => self.session().await.map(Some),
+            Some(store) => self.begin(store).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    async fn begin(&self, store: Store) -> Result<Session<'_>> {
+        let mut session = Session::new(self, store)?;
+        tell(&session.put_right().await?);
+        Ok(session)
     }
 
     fn datapath(&self) -> Result<Datapath> {
@@ -151,6 +151,54 @@ impl Engine {
     /// Tells the programs the host's addresses as they are now.
     async fn refresh_host_addresses(&self, datapath: &Datapath) -> Result<()> {
         Ok(datapath.set_host_addresses(&self.netlink.addresses().await?)?)
+    }
+}
+
+impl<'e> Session<'e> {
+    fn new(engine: &'e Engine, store: Store) -> Result<Self> {
+        Ok(Self {
+            engine,
+            store,
+            owner: Owner::current()?,
+        })
+    }
+
+    /// Runs the transaction that reserves what a verb needs. Where an endpoint that is gone may
+    /// be in its way, those are released and it is tried once more.
+    async fn reserve<T>(&mut self, work: impl Fn(&Records<'_>) -> Result<T>) -> Result<T> {
+        match self.store.transaction(&work) {
+            Err(error) if error.may_be_of_a_lost_endpoint() => {
+                let released = self.release_lost(Which::All).await?;
+                if released.is_empty() {
+                    return Err(error);
+                }
+                tell(&released);
+                self.store.transaction(&work)
+            }
+            other => other,
+        }
+    }
+}
+
+impl EngineError {
+    fn may_be_of_a_lost_endpoint(&self) -> bool {
+        match self {
+            Self::Address(error) => matches!(
+                error,
+                AllocError::Exhausted(_) | AllocError::Requested { .. }
+            ),
+            Self::Store(error) => matches!(error, StoreError::Full(_)),
+            Self::InUse { .. } | Self::EndpointExists { .. } | Self::AlreadyConnected { .. } => {
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+fn tell(repaired: &[String]) {
+    for done in repaired {
+        eprintln!("ipvlan-ctl: repaired: {done}");
     }
 }
 

@@ -4,6 +4,7 @@ use super::parent::{is_routed, others_on_parent, policy};
 use super::{
     Engine, EngineError, Result, Session, find_network, not_found, now, privilege, with_undo,
 };
+use crate::datapath::Datapath;
 use crate::model::{CreateRequest, HostView, Id, Network};
 use crate::store::{NetworkRow, Records, State, Store, StoreError};
 
@@ -14,18 +15,7 @@ impl Engine {
     pub async fn create_network(&self, request: &CreateRequest) -> Result<Network> {
         privilege::require()?;
         let (id, created) = (Id::random(), now());
-        let mut host = HostView {
-            links: self
-                .netlink
-                .links()
-                .await?
-                .into_iter()
-                .map(|link| link.view)
-                .collect(),
-            used: self.netlink.used_prefixes().await?,
-            networks: Vec::new(),
-            ula_seed: rand::random(),
-        };
+        let mut host = self.host_view().await?;
         if Store::open_existing(&self.state_dir)?.is_none() {
             // A wrong request makes no store.
             request.resolve(&host, id.clone(), created)?;
@@ -33,11 +23,7 @@ impl Engine {
         let mut session = self.session().await?;
         let owner = session.owner.clone();
         let row = session.store.transaction(|records| {
-            host.networks = records
-                .networks()?
-                .into_iter()
-                .map(|row| row.network)
-                .collect();
+            host.networks = networks(records)?;
             host.ula_seed = stored_seed(records, host.ula_seed)?;
             let network = request.resolve(&host, id, created)?;
             records.begin(&network.id, "network create", &owner)?;
@@ -55,6 +41,36 @@ impl Engine {
         }
     }
 
+    /// What [`Engine::create_network`] would do, with another id; changes nothing.
+    pub async fn plan_network(&self, request: &CreateRequest) -> Result<NetworkPlan> {
+        let mut host = self.host_view().await?;
+        if let Some(store) = Store::open_existing(&self.state_dir)? {
+            let records = store.records();
+            host.networks = networks(&records)?;
+            if records.meta(ULA_SEED)?.is_some() {
+                host.ula_seed = seed(&records)?;
+            }
+        }
+        let network = request.resolve(&host, Id::random(), now())?;
+        let is_there = |name: &str| host.links.iter().any(|link| link.name == name);
+        Ok(NetworkPlan {
+            makes_parent: !is_there(network.parent.name()),
+            loads_programs: self.loaded_datapath().is_none(),
+            network,
+        })
+    }
+
+    /// What validation must know of the host; no networks yet, and a seed that is not stored.
+    async fn host_view(&self) -> Result<HostView> {
+        let links = self.netlink.links().await?;
+        Ok(HostView {
+            links: links.into_iter().map(|link| link.view).collect(),
+            used: self.netlink.used_prefixes().await?,
+            networks: Vec::new(),
+            ula_seed: rand::random(),
+        })
+    }
+
     /// Removes a network that has no endpoints. Returns its name.
     pub async fn remove_network(&self, word: &str) -> Result<String> {
         privilege::require()?;
@@ -62,7 +78,7 @@ impl Engine {
             return Err(not_found(word).into());
         };
         let owner = session.owner.clone();
-        let row = session.store.transaction(|records| {
+        let reserve = |records: &Records<'_>| {
             let row = find_network(records.networks()?, word)?;
             let name = row.network.name.clone();
             if row.state != State::Ready {
@@ -78,7 +94,8 @@ impl Engine {
             records.begin(&row.network.id, "network rm", &owner)?;
             records.set_network_state(row.number, State::Removing)?;
             Ok(row)
-        })?;
+        };
+        let row = session.reserve(reserve).await?;
         session.tear_down_network(&row).await?;
         Ok(row.network.name)
     }
@@ -104,6 +121,20 @@ impl Engine {
         }
         Ok(removed)
     }
+}
+
+/// What making a network takes.
+#[derive(Debug, Clone)]
+pub struct NetworkPlan {
+    pub network: Network,
+    pub makes_parent: bool,
+    /// It is the first since the host's start.
+    pub loads_programs: bool,
+}
+
+fn networks(records: &Records<'_>) -> Result<Vec<Network>, StoreError> {
+    let rows = records.networks()?;
+    Ok(rows.into_iter().map(|row| row.network).collect())
 }
 
 impl Session<'_> {
@@ -149,10 +180,8 @@ impl Session<'_> {
             {
                 datapath.detach_loopback()?;
             }
-            if left.is_empty()
-                && let Some(datapath) = datapath
-            {
-                datapath.unpin_all()?;
+            if left.is_empty() {
+                Datapath::unpin_all(&engine.pin_dir)?;
             }
             Ok::<_, EngineError>(())
         })

@@ -54,6 +54,14 @@ pub(super) fn find<'l>(row: &NetworkRow, boot: &str, links: &'l [Link]) -> Optio
         .filter(is_kind)
 }
 
+/// Is the parent there, the same and under the same name?
+pub(super) fn is_as_known(row: &NetworkRow, boot: &str, links: &[Link]) -> bool {
+    row.parent_boot == boot
+        && find(row, boot, links).is_some_and(|link| {
+            link.view.index == row.parent_index && link.view.name == row.network.parent.name()
+        })
+}
+
 impl Session<'_> {
     /// Makes sure that the parent is there and that the programs guard it. Returns the row as
     /// it is then, and whether anything had to be done.
@@ -72,12 +80,17 @@ impl Session<'_> {
                 (self.make_parent(&mut row, &links).await?, name)
             }
         };
+        let same_boot = row.parent_boot == *boot;
         if row.parent_index == index
-            && row.parent_boot == *boot
+            && same_boot
             && row.network.parent.name() == name
             && is_guarded(&row, index, &name, datapath)?
         {
             return Ok((row, false));
+        }
+        if same_boot && row.parent_index != 0 && row.parent_index != index {
+            // Its link went and came back: what is pinned for the old one holds nothing.
+            datapath.detach_parent(row.parent_index, &name)?;
         }
         if row.network.parent.name() != name {
             rename(&mut row.network, name.clone());

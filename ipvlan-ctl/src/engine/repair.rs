@@ -3,28 +3,41 @@
 use std::collections::HashSet;
 
 use super::endpoint::slave;
+use super::parent::is_as_known;
 use super::{Engine, EngineError, Result, Session, privilege};
 use crate::datapath::Datapath;
 use crate::kernel::Netns;
 use crate::model::Id;
 use crate::store::{EndpointRow, Intent, Owner, Records, State, Store};
 
+/// How many endpoints a verb looks at by the way.
+const GLANCE: u32 = 32;
+
+/// The boot in which all endpoints were looked at last.
+const LAST_BOOT: &str = "last_boot";
+
+/// What is compared with the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    All,
+    /// So many that the cost stays the same on a host with many.
+    Some,
+}
+
 impl Engine {
-    /// Repairs; returns one line for each thing done. Every verb that changes something does
-    /// this first.
+    /// Compares everything with the kernel and repairs; returns one line for each thing done.
     pub async fn repair(&self) -> Result<Vec<String>> {
         privilege::require()?;
-        if Store::open_existing(&self.state_dir)?.is_none() {
+        let Some(store) = Store::open_existing(&self.state_dir)? else {
             return Ok(Vec::new());
-        }
-        let mut session = Session {
-            engine: self,
-            store: Store::open(&self.state_dir)?,
-            owner: Owner::current()?,
         };
-        let mut done = session.repair().await?;
+        let mut session = Session::new(self, store)?;
+        let mut done = session.finish_abandoned().await?;
+        done.extend(session.release_lost(Which::All).await?);
+        done.extend(session.restore_parents(Which::All).await?);
         let networks = session.store.records().networks()?;
         if let Some(datapath) = self.loaded_datapath() {
+            datapath.remove_leftovers()?;
             self.refresh_host_addresses(&datapath).await?;
             session.attach_again(&datapath, &mut done)?;
             session.clear_unknown_slots(&datapath, &mut done)?;
@@ -44,18 +57,27 @@ impl Engine {
 }
 
 impl Session<'_> {
-    /// Returns one line for each thing done.
-    pub(super) async fn repair(&mut self) -> Result<Vec<String>> {
-        let mut done = Vec::new();
-        self.finish_abandoned(&mut done).await?;
-        self.release_lost_endpoints(&mut done).await?;
-        self.restore_parents(&mut done).await?;
+    /// What every verb does first: ends what others left unfinished, and looks for what is gone,
+    /// at a cost that does not grow with the number of endpoints. Of many endpoints it looks at
+    /// some, and at all in the first verb after a reboot; [`Session::reserve`] looks at all where
+    /// one is in the way. Returns one line for each thing done.
+    pub(super) async fn put_right(&mut self) -> Result<Vec<String>> {
+        let mut done = self.finish_abandoned().await?;
+        let boot = self.engine.boot.as_str();
+        if self.store.records().meta(LAST_BOOT)?.as_deref() == Some(boot) {
+            done.extend(self.release_lost(Which::Some).await?);
+        } else {
+            done.extend(self.release_lost(Which::All).await?);
+            self.store.records().set_meta(LAST_BOOT, boot)?;
+        }
+        done.extend(self.restore_parents(Which::Some).await?);
         Ok(done)
     }
 
     /// Undoes unfinished makings and completes unfinished removals of processes that are gone:
     /// both are the same tear-down. Endpoints go before networks, which they are part of.
-    async fn finish_abandoned(&mut self, done: &mut Vec<String>) -> Result<()> {
+    async fn finish_abandoned(&mut self) -> Result<Vec<String>> {
+        let mut done = Vec::new();
         let mut abandoned = Vec::new();
         for intent in self.store.records().intents()? {
             if !intent.owner.is_alive()? {
@@ -89,7 +111,7 @@ impl Session<'_> {
                 ));
             }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// Makes abandoned work ours, unless another process was quicker.
@@ -105,8 +127,16 @@ impl Session<'_> {
     }
 
     /// Releases endpoints whose slave or namespace is gone, or that a reboot ended.
-    async fn release_lost_endpoints(&mut self, done: &mut Vec<String>) -> Result<()> {
-        for row in self.store.records().endpoints()? {
+    pub(super) async fn release_lost(&mut self, which: Which) -> Result<Vec<String>> {
+        let mut done = Vec::new();
+        let rows = match which {
+            Which::All => self.store.records().endpoints()?,
+            Which::Some => {
+                let from = rand::random_range(..Datapath::MAX_ENDPOINTS);
+                self.store.records().some_endpoints(from, GLANCE)?
+            }
+        };
+        for row in rows {
             if row.state != State::Ready || self.engine.is_alive(&row).await? {
                 continue;
             }
@@ -122,21 +152,25 @@ impl Session<'_> {
                 ));
             }
         }
-        Ok(())
+        Ok(done)
     }
 
-    /// Re-makes parents of ours that are gone, and guards parents again that lost the programs.
-    /// A parent that is its owner's to bring back is left for then.
-    async fn restore_parents(&mut self, done: &mut Vec<String>) -> Result<()> {
-        let rows = self.store.records().networks()?;
+    /// Re-makes parents of ours that are gone, and guards parents again that came back, were
+    /// renamed or (asked of all only) lost the programs. A parent that is its owner's to bring
+    /// back is left for then.
+    async fn restore_parents(&mut self, which: Which) -> Result<Vec<String>> {
+        let mut done = Vec::new();
+        let mut rows = self.store.records().networks()?;
+        rows.retain(|row| row.state == State::Ready);
         if rows.is_empty() {
-            return Ok(());
+            return Ok(done);
         }
         let datapath = self.engine.datapath()?;
+        if which == Which::Some {
+            let links = self.engine.netlink.links().await?;
+            rows.retain(|row| !is_as_known(row, &self.engine.boot, &links));
+        }
         for row in rows {
-            if row.state != State::Ready {
-                continue;
-            }
             let name = row.network.name.clone();
             match self.ensure_parent(row, &datapath).await {
                 Ok((_, false)) | Err(EngineError::ParentGone { .. }) => {}
@@ -150,7 +184,7 @@ impl Session<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(done)
     }
 }
 

@@ -1,12 +1,12 @@
 //! What the reading verbs see. They change nothing and make no store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::parent::{find, is_routed};
 use super::{Engine, EngineError, Result, find_network, not_found};
 use crate::datapath::{Datapath, Figures};
 use crate::kernel::Link;
-use crate::model::{Network, Usage};
+use crate::model::{Id, Network, Usage};
 use crate::store::{EndpointRow, NetworkRow, State, Store};
 
 /// A network with what is on it now.
@@ -50,6 +50,20 @@ impl Engine {
         Ok(ready_networks(&store)?
             .into_iter()
             .map(|row| row.network)
+            .collect())
+    }
+
+    /// The ids of the networks that have endpoints.
+    pub fn used_networks(&self) -> Result<HashSet<Id>> {
+        let Some(store) = Store::open_existing(&self.state_dir)? else {
+            return Ok(HashSet::new());
+        };
+        let records = store.records();
+        let used = records.networks_with_endpoints()?;
+        let networks = records.networks()?.into_iter();
+        Ok(networks
+            .filter(|row| used.contains(&row.number))
+            .map(|row| row.network.id)
             .collect())
     }
 

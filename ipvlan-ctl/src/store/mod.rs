@@ -17,7 +17,10 @@ pub use owner::{Owner, boot_id};
 pub use records::{EndpointRow, Intent, NetworkRow, Records, State};
 
 /// The schema's versions in their order; `user_version` says how many are applied.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("endpoints_of_netns.sql"),
+];
 const VERSION: u32 = MIGRATIONS.len() as u32;
 
 /// How long a process waits for another's transaction. Transactions hold no kernel work, so

@@ -1,5 +1,6 @@
+use std::collections::HashSet;
 use std::net::Ipv6Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -129,6 +130,15 @@ impl Records<'_> {
             .transpose()
     }
 
+    /// The numbers of the networks that have endpoints.
+    pub fn networks_with_endpoints(&self) -> Result<HashSet<u32>, StoreError> {
+        Ok(self
+            .0
+            .prepare_cached("SELECT DISTINCT network FROM endpoints")?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?)
+    }
+
     /// Inserts a network in state `Creating`. Returns its number.
     pub fn insert_network(&self, network: &Network) -> Result<u32, StoreError> {
         self.0.execute(
@@ -188,6 +198,72 @@ impl Records<'_> {
             .prepare_cached(&format!("{ENDPOINT} WHERE network = ?1 ORDER BY rowid"))?
             .query_and_then([network], read_endpoint)?
             .collect()
+    }
+
+    /// `count` endpoints by their slots from `from` on, and round the end.
+    pub fn some_endpoints(&self, from: u32, count: u32) -> Result<Vec<EndpointRow>, StoreError> {
+        self.0
+            .prepare_cached(&format!(
+                "SELECT * FROM ({ENDPOINT} WHERE slot >= ?1 ORDER BY slot LIMIT ?2)
+                 UNION ALL
+                 SELECT * FROM ({ENDPOINT} WHERE slot < ?1 ORDER BY slot LIMIT ?2)
+                 LIMIT ?2"
+            ))?
+            .query_and_then([from, count], read_endpoint)?
+            .collect()
+    }
+
+    /// The endpoints in one namespace, the oldest first.
+    pub fn endpoints_in(
+        &self,
+        netns: NetnsIdentity,
+        boot: &str,
+    ) -> Result<Vec<EndpointRow>, StoreError> {
+        self.0
+            .prepare_cached(&format!(
+                "{ENDPOINT} WHERE cookie = ?1 AND boot = ?2 ORDER BY rowid"
+            ))?
+            .query_and_then(params![netns.cookie as i64, boot], read_endpoint)?
+            .collect()
+    }
+
+    /// The endpoints of a network that a word may mean: by name, the beginning of the id, or
+    /// the namespace that it names.
+    pub fn endpoints_like(
+        &self,
+        network: u32,
+        word: &str,
+        netns: &Path,
+        identity: Option<NetnsIdentity>,
+    ) -> Result<Vec<EndpointRow>, StoreError> {
+        self.0
+            .prepare_cached(&format!(
+                "{ENDPOINT} WHERE network = ?1 AND (
+                     name = ?2 OR substr(id, 1, length(?2)) = ?2 OR netns = ?3 OR cookie = ?4
+                 ) ORDER BY rowid"
+            ))?
+            .query_and_then(
+                params![
+                    network,
+                    word,
+                    netns.to_string_lossy(),
+                    identity.map(|identity| identity.cookie as i64)
+                ],
+                read_endpoint,
+            )?
+            .collect()
+    }
+
+    pub fn endpoint_named(
+        &self,
+        network: u32,
+        name: &str,
+    ) -> Result<Option<EndpointRow>, StoreError> {
+        self.0
+            .prepare_cached(&format!("{ENDPOINT} WHERE network = ?1 AND name = ?2"))?
+            .query_and_then(params![network, name], read_endpoint)?
+            .next()
+            .transpose()
     }
 
     pub fn endpoint(&self, id: &Id) -> Result<Option<EndpointRow>, StoreError> {

@@ -277,3 +277,40 @@ proptest! {
         }).unwrap();
     }
 }
+
+#[test]
+fn endpoints_are_found_without_reading_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let records = store.records();
+    let number = records.insert_network(&network("n")).unwrap();
+    for slot in 0..10 {
+        let mut row = endpoint(number, &format!("e{slot}"), slot);
+        row.identity.cookie = (slot / 2).into();
+        records.insert_endpoint(&row).unwrap();
+    }
+    let slots = |rows: Vec<EndpointRow>| rows.iter().map(|row| row.slot).collect::<Vec<_>>();
+    let some = |from, count| slots(records.some_endpoints(from, count).unwrap());
+    assert_eq!(some(3, 4), [3, 4, 5, 6]);
+    assert_eq!(some(8, 4), [8, 9, 0, 1], "round the end");
+    assert_eq!(some(4, 99), [4, 5, 6, 7, 8, 9, 0, 1, 2, 3], "each once");
+    assert_eq!(some(9999, 2), [0, 1]);
+
+    let netns = |cookie| NetnsIdentity { cookie, inode: 5 };
+    let inside = |boot| slots(records.endpoints_in(netns(2), boot).unwrap());
+    assert_eq!(inside("b"), [4, 5]);
+    assert_eq!(inside("another"), [0; 0]);
+
+    let named = records.endpoint_named(number, "e7").unwrap().unwrap();
+    assert_eq!(named.slot, 7);
+    assert_eq!(records.endpoint_named(number + 1, "e7").unwrap(), None);
+    let like = |word: &str, path: &str, identity| {
+        let rows = records.endpoints_like(number, word, Path::new(path), identity);
+        slots(rows.unwrap())
+    };
+    assert_eq!(like("e7", "/none", None), [7]);
+    assert_eq!(like(&named.id.as_str()[..12], "/none", None), [7]);
+    assert_eq!(like("none", "/none", Some(netns(3))), [6, 7]);
+    assert_eq!(like("none", "/run/netns/x", None).len(), 10);
+    assert_eq!(like("none", "/none", None), [0; 0]);
+}
