@@ -5,8 +5,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use ipnetwork::IpNetwork;
 use serde_json::{Map, Value, json};
 
-use crate::engine::NetworkView;
-use crate::model::{Parent, Pool, Usage};
+use super::table::table;
+use crate::engine::{NetworkPlan, NetworkView};
+use crate::model::{Network, Parent, Pool, Usage};
 
 /// Seconds since the epoch as RFC 3339.
 pub(super) fn timestamp(seconds: u64) -> String {
@@ -67,11 +68,7 @@ pub(super) fn inspection(view: &NetworkView) -> Value {
                 Parent::Vlan { .. } => "vlan",
                 Parent::Dummy { .. } => "dummy",
             },
-            "ParentState": match &view.parent {
-                None => "absent",
-                Some(link) if !link.up => "down",
-                Some(link) => &link.state,
-            },
+            "ParentState": parent_state(view),
             "Mode": network.mode,
             "Flag": network.flag,
             "HostAccess": network.host_access,
@@ -80,6 +77,82 @@ pub(super) fn inspection(view: &NetworkView) -> Value {
             "Subnets": usage,
         },
     })
+}
+
+/// Networks as lines, with what the JSON says in more detail.
+pub(super) fn overview(views: &[NetworkView]) -> String {
+    table(
+        ["NAME", "MODE", "PARENT", "STATE", "SUBNETS", "ENDPOINTS"],
+        views.iter().map(|view| {
+            let network = &view.network;
+            let subnets: Vec<_> = network.pools.iter().map(|p| p.subnet.to_string()).collect();
+            [
+                network.name.clone(),
+                mode(network),
+                network.parent.name().to_owned(),
+                parent_state(view).to_owned(),
+                subnets.join(","),
+                view.endpoints.len().to_string(),
+            ]
+        }),
+    )
+}
+
+/// What `create --dry-run` prints.
+pub(super) fn plan(plan: &NetworkPlan) -> String {
+    let network = &plan.network;
+    let parent = network.parent.name();
+    let parent = match &network.parent {
+        Parent::Existing { .. } => format!("{parent}, which exists and stays"),
+        _ if !plan.makes_parent => format!("{parent}, made by another network of ours"),
+        Parent::Vlan { base, vid, .. } => format!("{parent}, to be made: VLAN {vid} on {base}"),
+        Parent::Dummy { .. } => "a dummy, to be made: di- and the network's short id".into(),
+    };
+    let internal = if network.internal { ", internal" } else { "" };
+    let loads = if plan.loads_programs {
+        "to be loaded and pinned, then attached to the parent"
+    } else {
+        "loaded already, to be attached to the parent"
+    };
+    let mut lines = vec![
+        format!("network   {}: {}{internal}", network.name, mode(network)),
+        format!("parent    {parent}"),
+    ];
+    lines.extend(network.pools.iter().map(|pool| {
+        let mut line = format!("subnet    {}", pool.subnet);
+        let mut add = |what: &str, value: String| line.push_str(&format!(", {what} {value}"));
+        if let Some(gateway) = pool.gateway {
+            add("gateway", gateway.to_string());
+        }
+        if let Some(range) = pool.range {
+            add("range", range.to_string());
+        }
+        for (name, address) in &pool.aux {
+            add("aux", format!("{name}={address}"));
+        }
+        add(
+            "room for",
+            format!("{} endpoints", pool.usage(0, 0).available),
+        );
+        line
+    }));
+    if let Some(mtu) = network.mtu {
+        lines.push(format!("mtu       {mtu}"));
+    }
+    lines.push(format!("programs  {loads}"));
+    lines.join("\n") + "\n"
+}
+
+fn mode(network: &Network) -> String {
+    format!("{} {}", network.mode, network.flag)
+}
+
+fn parent_state(view: &NetworkView) -> &str {
+    match &view.parent {
+        None => "absent",
+        Some(link) if !link.up => "down",
+        Some(link) => &link.state,
+    }
 }
 
 fn config(pool: &Pool) -> Value {

@@ -3,6 +3,7 @@
 mod connection;
 mod container;
 mod daemon;
+mod filter;
 mod inspect;
 mod inspect_container;
 mod manual;

@@ -1,18 +1,20 @@
 //! `ipvlan-ctl network …`, in docker's words.
 
+use std::collections::HashSet;
 use std::io::{self, BufRead};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::inspect::{inspection, timestamp};
+use super::filter::Filter;
+use super::inspect::{inspection, overview, plan, timestamp};
 use super::table::table;
 use super::{print, report};
-use crate::engine::{ConnectRequest, Engine, netns_path};
-use crate::model::{CreateRequest, Invalid, Network};
+use crate::engine::{ConnectRequest, Engine, EngineError, netns_path};
+use crate::model::{CreateRequest, FindError, Invalid, Network};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -23,6 +25,9 @@ pub(super) enum Command {
     Ls(Ls),
     /// Show networks in detail, as JSON
     Inspect {
+        /// json, on one line, or table
+        #[arg(short, long, value_name = "FORMAT")]
+        format: Option<String>,
         /// Names, ids or beginnings of ids
         #[arg(required = true, value_name = "NETWORK")]
         networks: Vec<String>,
@@ -30,6 +35,9 @@ pub(super) enum Command {
     /// Remove networks without endpoints
     #[command(visible_alias = "remove")]
     Rm {
+        /// No error where there is no such network
+        #[arg(short, long)]
+        force: bool,
         /// Names, ids or beginnings of ids
         #[arg(required = true, value_name = "NETWORK")]
         networks: Vec<String>,
@@ -51,7 +59,8 @@ pub(super) enum Command {
         /// Do not ask
         #[arg(short, long)]
         force: bool,
-        /// Only these: label=KEY, label=KEY=VALUE, label!=KEY or label!=KEY=VALUE
+        /// Only these: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME (a date and time, seconds
+        /// since 1970, or an age such as 24h)
         #[arg(long, value_name = "KEY=VALUE")]
         filter: Vec<String>,
     },
@@ -100,6 +109,9 @@ pub(super) struct Create {
     /// MTU of the endpoints' interfaces
     #[arg(long, value_name = "BYTES")]
     mtu: Option<String>,
+    /// Say what would be made, and make nothing
+    #[arg(long)]
+    dry_run: bool,
     name: String,
 }
 
@@ -111,18 +123,36 @@ pub(super) struct Ls {
     /// Print ids in full
     #[arg(long)]
     no_trunc: bool,
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// driver=, id=, name=, label=, scope= or type=
+    /// table, or json: one object per line
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// dangling=, driver=, id=, label=, name=, scope= or type=
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Table,
-    /// One JSON object per line
     Json,
+}
+
+impl Format {
+    fn parse(word: &str) -> Result<Self, Invalid> {
+        match word {
+            "table" => Ok(Self::Table),
+            "json" => Ok(Self::Json),
+            _ => {
+                let hint = if word.contains("{{") {
+                    "; Go templates are not supported"
+                } else {
+                    ""
+                };
+                let allowed = format!("it is table or json{hint}");
+                Err(Invalid::new("--format", word, allowed))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -152,8 +182,10 @@ impl Command {
         match self {
             Self::Create(create) => create.run(engine).await,
             Self::Ls(ls) => ls.run(engine),
-            Self::Inspect { networks } => inspect(engine, &networks).await,
-            Self::Rm { networks } => remove(engine, &networks).await,
+            Self::Inspect { format, networks } => {
+                inspect(engine, format.as_deref(), &networks).await
+            }
+            Self::Rm { force, networks } => remove(engine, force, &networks).await,
             Self::Connect(connect) => connect.run(engine).await,
             Self::Disconnect {
                 force,
@@ -184,6 +216,10 @@ impl Create {
             labels: self.label,
             mtu: self.mtu,
         };
+        if self.dry_run {
+            print(&plan(&engine.plan_network(&request).await?))?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let network = engine.create_network(&request).await?;
         print(&format!("{}\n", network.id))?;
         Ok(ExitCode::SUCCESS)
@@ -192,15 +228,23 @@ impl Create {
 
 impl Ls {
     fn run(self, engine: &Engine) -> anyhow::Result<ExitCode> {
-        let filter = Filter::parse(&self.filter, &Filter::OF_LS)?;
+        let filter = Filter::of_ls(&self.filter)?;
+        let format = self
+            .format
+            .as_deref()
+            .map_or(Ok(Format::Table), Format::parse)?;
         let mut networks = engine.networks()?;
-        networks.retain(|network| filter.takes(network));
+        let used = match filter.asks_for("dangling") {
+            true => engine.used_networks()?,
+            false => HashSet::new(),
+        };
+        networks.retain(|network| filter.takes(network, used.contains(&network.id)));
         networks.sort_by(|a, b| a.name.cmp(&b.name));
         let id = |network: &Network| match self.no_trunc {
             true => network.id.to_string(),
             false => network.id.short().to_owned(),
         };
-        let text = match self.format {
+        let text = match format {
             _ if self.quiet => networks.iter().map(|n| id(n) + "\n").collect(),
             Format::Json => networks
                 .iter()
@@ -254,27 +298,38 @@ impl Connect {
     }
 }
 
-async fn inspect(engine: &Engine, words: &[String]) -> anyhow::Result<ExitCode> {
+async fn inspect(
+    engine: &Engine,
+    format: Option<&str>,
+    words: &[String],
+) -> anyhow::Result<ExitCode> {
+    let format = format.map(Format::parse).transpose()?;
     let mut found = Vec::new();
     let mut code = ExitCode::SUCCESS;
     for word in words {
         match engine.inspect(word).await {
-            Ok(view) => found.push(inspection(&view)),
+            Ok(view) => found.push(view),
             Err(error) => {
                 report(&error.into());
                 code = ExitCode::FAILURE;
             }
         }
     }
-    print(&format!("{:#}\n", Value::Array(found)))?;
+    let json = || Value::Array(found.iter().map(inspection).collect());
+    print(&match format {
+        None => format!("{:#}\n", json()),
+        Some(Format::Json) => format!("{}\n", json()),
+        Some(Format::Table) => overview(&found),
+    })?;
     Ok(code)
 }
 
-async fn remove(engine: &Engine, words: &[String]) -> anyhow::Result<ExitCode> {
+async fn remove(engine: &Engine, force: bool, words: &[String]) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for word in words {
         match engine.remove_network(word).await {
             Ok(_) => print(&format!("{word}\n"))?,
+            Err(EngineError::Find(FindError::NotFound { .. })) if force => {}
             Err(error) => {
                 report(&error.into());
                 code = ExitCode::FAILURE;
@@ -285,7 +340,7 @@ async fn remove(engine: &Engine, words: &[String]) -> anyhow::Result<ExitCode> {
 }
 
 async fn prune(engine: &Engine, force: bool, filter: &[String]) -> anyhow::Result<ExitCode> {
-    let filter = Filter::parse(filter, &Filter::OF_PRUNE)?;
+    let filter = Filter::of_prune(filter)?;
     if !force {
         print(
             "This removes every network without endpoints.\n\
@@ -301,7 +356,7 @@ async fn prune(engine: &Engine, force: bool, filter: &[String]) -> anyhow::Resul
         }
     }
     let removed = engine
-        .prune_networks(|network| filter.takes(network))
+        .prune_networks(|network| filter.takes(network, false))
         .await?;
     if !removed.is_empty() {
         print(&format!("Deleted Networks:\n{}\n", removed.join("\n")))?;
@@ -309,105 +364,17 @@ async fn prune(engine: &Engine, force: bool, filter: &[String]) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-/// What `--filter` asks of a network: one of the values of each key, but every label.
-#[derive(Debug, Default)]
-struct Filter(Vec<(String, String)>);
-
-impl Filter {
-    const OF_LS: [&str; 6] = ["driver", "id", "label", "name", "scope", "type"];
-    const OF_PRUNE: [&str; 2] = ["label", "label!"];
-
-    fn parse(words: &[String], keys: &[&str]) -> Result<Self, Invalid> {
-        words
-            .iter()
-            .map(|word| match word.split_once('=') {
-                Some((key, value)) if keys.contains(&key) => Ok((key.into(), value.into())),
-                _ => {
-                    let allowed = format!("KEY=VALUE, where KEY is {}", keys.join(", "));
-                    Err(Invalid::new("--filter", word, allowed))
-                }
-            })
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-
-    fn takes(&self, network: &Network) -> bool {
-        let has_label = |wanted: &str| match wanted.split_once('=') {
-            Some((key, value)) => network.labels.get(key).is_some_and(|has| has == value),
-            None => network.labels.contains_key(wanted),
-        };
-        self.0.iter().all(|(key, value)| match key.as_str() {
-            "label" => has_label(value),
-            "label!" => !has_label(value),
-            _ => self
-                .0
-                .iter()
-                .filter(|(other, _)| other == key)
-                .any(|(_, value)| match key.as_str() {
-                    "driver" => value == "ipvlan",
-                    "id" => network.id.as_str().starts_with(value.as_str()),
-                    "name" => network.name.contains(value.as_str()),
-                    "scope" => value == "local",
-                    _ => value == "custom",
-                }),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::model::{Flag, Id, Mode, Parent};
-
-    fn network() -> Network {
-        Network {
-            id: Id::from_stored("ab".repeat(32)),
-            name: "db_net".into(),
-            created: 0,
-            parent: Parent::Existing {
-                name: "eth0".into(),
-            },
-            mode: Mode::L2,
-            flag: Flag::Bridge,
-            internal: false,
-            host_access: false,
-            shared_parent: false,
-            ipv4: true,
-            ipv6: false,
-            mtu: None,
-            pools: Vec::new(),
-            labels: [("env".into(), "test".into())].into(),
-            options: Default::default(),
-        }
-    }
+    use super::Format;
 
     #[test]
-    fn filters_take_as_dockers_do() {
-        for (words, taken) in [
-            (&["name=db"][..], true),
-            (&["name=web"], false),
-            (&["name=web", "name=net"], true),
-            (&["name=db", "driver=bridge"], false),
-            (&["label=env", "label=env=test"], true),
-            (&["label=env", "label=other"], false),
-            (&["id=abab", "scope=local", "type=custom"], true),
-            (&["id=ba"], false),
-            (&["type=builtin"], false),
-        ] {
-            let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
-            let filter = Filter::parse(&words, &Filter::OF_LS).unwrap();
-            assert_eq!(filter.takes(&network()), taken, "{words:?}");
-        }
-        let words = ["label!=env=prod".to_owned()];
-        let filter = Filter::parse(&words, &Filter::OF_PRUNE).unwrap();
-        assert!(filter.takes(&network()));
-    }
-
-    #[test]
-    fn an_unknown_filter_is_refused_with_the_known_ones() {
-        for word in ["name", "colour=red"] {
-            let error = Filter::parse(&[word.into()], &Filter::OF_LS).unwrap_err();
-            assert!(error.to_string().contains("driver, id, label"), "{error}");
-        }
+    fn a_format_is_a_word() {
+        assert_eq!(Format::parse("json"), Ok(Format::Json));
+        assert_eq!(Format::parse("table"), Ok(Format::Table));
+        let refused = |word| Format::parse(word).unwrap_err().to_string();
+        assert!(refused("yaml").contains("table or json"));
+        assert!(refused("{{.Name}}").contains("Go templates"));
+        assert!(refused("table {{.Name}}").contains("Go templates"));
     }
 }
