@@ -3,6 +3,7 @@
 
 mod bpf;
 mod frame;
+mod ipam;
 mod programs;
 mod report;
 mod sandbox;
@@ -17,6 +18,8 @@ use clap::Parser;
 enum Bench {
     /// The programs of the datapath alone, by BPF_PROG_TEST_RUN
     Programs(programs::Args),
+    /// Address allocation against the number of leases
+    Ipam(ipam::Args),
     /// Shows measured tables
     Report {
         /// What the other subcommands printed
@@ -28,6 +31,7 @@ enum Bench {
 fn main() -> Result<()> {
     let tables = match Bench::parse() {
         Bench::Programs(args) => programs::measure(&args)?,
+        Bench::Ipam(args) => ipam::measure(&args)?,
         Bench::Report { files } => return report::show(&files),
     };
     println!("{}", serde_json::to_string_pretty(&tables)?);

@@ -27,9 +27,14 @@ pub fn bench(args: Args) -> Result<ExitCode> {
     let bench = build_ipvlan_bench(&setup::build_tools()?)?;
     let rounds = args.rounds.to_string();
     let programs = measured(&bench, &["programs", "--rounds", &rounds])?;
-    let report = Command::new(&bench)
+    report(&bench, &programs)
+}
+
+/// Shows what a subcommand measured.
+pub(super) fn report(bench: &Path, measured: &Path) -> Result<ExitCode> {
+    let report = Command::new(bench)
         .arg("report")
-        .arg(&programs)
+        .arg(measured)
         .status()
         .context("cannot start ipvlan-bench")?;
     ensure!(report.success(), "the report ended with {report}");
@@ -37,7 +42,7 @@ pub fn bench(args: Args) -> Result<ExitCode> {
 }
 
 /// The file with the tables that a subcommand of `ipvlan-bench` measured here.
-fn measured(bench: &Path, words: &[&str]) -> Result<PathBuf> {
+pub(super) fn measured(bench: &Path, words: &[&str]) -> Result<PathBuf> {
     let folder = workspace().join("target/bench");
     fs::create_dir_all(&folder)?;
     let file = folder.join(words[0]).with_extension("json");

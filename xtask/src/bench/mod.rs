@@ -2,6 +2,7 @@
 //! built and run from here.
 
 mod datapath;
+mod ipam;
 
 use std::process::ExitCode;
 
@@ -12,12 +13,15 @@ use clap::Subcommand;
 pub enum Bench {
     /// What a packet costs
     Datapath(datapath::Args),
+    /// What an address costs, against the number of leases
+    Ipam(ipam::Args),
 }
 
 impl Bench {
     pub fn run(self) -> Result<ExitCode> {
         match self {
             Bench::Datapath(args) => datapath::bench(args),
+            Bench::Ipam(args) => ipam::bench(args),
         }
     }
 }
