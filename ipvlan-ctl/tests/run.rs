@@ -46,6 +46,12 @@ fn what_cannot_be_executed_is_told_and_leaves_nothing() {
             "ipvlan-ctl: cannot execute \"/etc/hosts\" in the container: Permission denied (os error 13)\n"
         );
         assert_eq!(missing.stdout, b"");
+        let image = host.run(options, &["no-such-image", "/bin/sh"]);
+        assert_eq!(
+            stderr(&image),
+            "ipvlan-ctl: command \"no-such-image\" not found in the container: \
+             there are no images, the first word is the command\n"
+        );
         assert_eq!(host.records(), Vec::<PathBuf>::new());
     }
 }

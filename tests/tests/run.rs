@@ -1,6 +1,12 @@
 //! `ipvlan-ctl run`: a process with its own network, and nothing left when it ends.
 
-use ipvlan_tests::{Figures, Lab, ctl, ctl_output, snapshot, succeeds};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ipvlan_tests::{Figures, Lab, ctl, ctl_command, ctl_output, snapshot, succeeds};
+use rexpect::process::WaitStatus;
+use rexpect::session::{PtySession, spawn_command};
 use serde_json::Value;
 
 fn db_net() -> Lab {
@@ -97,15 +103,220 @@ fn a_detached_command_has_figures_until_it_ends() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("ipv1"));
 
     assert!(succeeds(&format!("kill -KILL {pid}")));
-    for _ in 0..50 {
-        if snapshot() == before {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
+    // The supervisor releases what its container had.
+    wait_for(&before);
+}
+
+/// Waits until the host is as it was.
+fn wait_for(before: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while snapshot() != before && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(
-        snapshot(),
-        before,
-        "the supervisor releases what its container had"
+    assert_eq!(snapshot(), before);
+}
+
+/// A command on a terminal of its own; what is expected there must come within a minute.
+fn on_terminal(line: &str) -> PtySession {
+    spawn_command(ctl_command(line.split_whitespace()), Some(60_000)).expect("a terminal")
+}
+
+fn expect(terminal: &mut PtySession, text: &str) -> String {
+    terminal
+        .exp_string(text)
+        .unwrap_or_else(|error| panic!("{text:?} was expected: {error}"))
+}
+
+fn type_line(terminal: &mut PtySession, line: &str) {
+    terminal.send_line(line).expect("a terminal takes a line");
+}
+
+/// Leaves a shell by `exit`.
+fn leave(mut terminal: PtySession) {
+    type_line(&mut terminal, "exit");
+    let status = terminal.process().wait().expect("it ends");
+    assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+}
+
+fn inspect(container: &str) -> Value {
+    let mut json: Value =
+        serde_json::from_str(&ctl(&format!("inspect {container}"))).expect("JSON");
+    json[0].take()
+}
+
+/// The seed page's second example: one container in the background, and another on a terminal
+/// in which somebody types a ping.
+#[test]
+fn the_pages_session_on_a_terminal() {
+    let _lab = Lab::new();
+    ctl("network create -d ipvlan --subnet=192.168.1.0/24 -o parent=eth9 db_net_ipv");
+    // The next free address is the host's own.
+    ctl("run --net=db_net_ipv --ip=192.168.1.11 --name=ipv1 -itd /bin/sh");
+    let ipv1 = inspect("ipv1");
+    let address = ipv1["NetworkSettings"]["Networks"]["db_net_ipv"]["IPAddress"].clone();
+    assert_eq!(address, "192.168.1.11");
+
+    let mut ipv2 =
+        on_terminal("run --net=db_net_ipv --ip=192.168.1.12 --name=ipv2 -it --rm /bin/sh");
+    expect(&mut ipv2, "# ");
+    type_line(
+        &mut ipv2,
+        &format!("ping -n -c 4 {}", address.as_str().unwrap()),
     );
+    expect(
+        &mut ipv2,
+        "4 packets transmitted, 4 received, 0% packet loss",
+    );
+    assert!(ctl("ps").contains("ipv2"));
+    leave(ipv2);
+    assert!(!ctl("ps -a").contains("ipv2"));
+
+    ctl("stop -t 0 ipv1");
+    assert!(ctl("ps -a --filter status=exited").contains("ipv1"));
+    ctl("rm ipv1");
+}
+
+/// And its third: a shell in each of the isolated networks, and `exec` into it.
+#[test]
+fn the_pages_isolated_trio_on_terminals() {
+    let _lab = Lab::new();
+    let before = snapshot();
+    ctl("network create -d ipvlan --subnet=192.168.10.0/24 isolated1");
+    ctl("network create -d ipvlan --subnet=192.168.11.0/24 --internal isolated2");
+    ctl("network create -d ipvlan isolated3");
+    let trio = [
+        ("isolated1", "cid1", "192.168.10.1/24"),
+        ("isolated2", "cid2", "192.168.11.1/24"),
+        ("isolated3", "cid3", "172.18.0.1/16"),
+    ];
+    let mut shells = Vec::new();
+    for (network, name, _) in trio {
+        let mut shell = on_terminal(&format!(
+            "run --net={network} --name={name} -it --rm /bin/sh"
+        ));
+        expect(&mut shell, "# ");
+        shells.push(shell);
+    }
+    for (_, name, address) in trio {
+        let mut exec = on_terminal(&format!("exec -it {name} /bin/sh"));
+        expect(&mut exec, "# ");
+        type_line(
+            &mut exec,
+            "ip -4 -brief addr show eth0; ip route | grep -c default",
+        );
+        expect(&mut exec, address);
+        expect(&mut exec, "\n0\r");
+        type_line(&mut exec, "exit 0");
+        leave(exec);
+    }
+    for shell in shells {
+        leave(shell);
+    }
+    for (network, ..) in trio {
+        ctl(&format!("network rm {network}"));
+    }
+    wait_for(&before);
+}
+
+#[test]
+fn several_networks_are_eth0_and_eth1() {
+    let _lab = db_net();
+    ctl("network create --subnet 10.7.0.0/24 other");
+    let before = snapshot();
+    let shown = ctl(
+        "run --rm --net db_net --net name=other,ip=10.7.0.9,alias=o --name web \
+                     sh -c ip${IFS}-4${IFS}-brief${IFS}addr;cat${IFS}/etc/hosts",
+    );
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    assert!(
+        words
+            .windows(3)
+            .any(|w| w[0].starts_with("eth1") && w[2] == "10.7.0.9/24"),
+        "{shown}"
+    );
+    assert!(words.iter().any(|word| word.starts_with("eth0")), "{shown}");
+    assert!(shown.contains("10.7.0.9\tweb"), "{shown}");
+    // As docker's: a container that runs can be given one more.
+    ctl("run -d --net db_net --name later sleep 600");
+    ctl("network connect --ip 10.7.0.8 other later");
+    assert!(ctl("exec later ip -4 -brief addr show eth1").contains("10.7.0.8/24"));
+    assert!(inspect("later")["NetworkSettings"]["Networks"]["other"].is_object());
+    ctl("network disconnect other later");
+    ctl("rm -f later");
+    // The second cannot be had: the first is released.
+    let output = ctl_output("run --rm --net db_net --net name=other,ip=10.8.0.9 true");
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(snapshot(), before);
+}
+
+#[test]
+fn limits_hold_and_go_with_the_container() {
+    let _lab = Lab::new();
+    let cgroups = || {
+        fs::read_dir("/sys/fs/cgroup/ipvlan-ctl").map_or(0, |entries| {
+            entries
+                .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir()))
+                .count()
+        })
+    };
+    let id = ctl("run -d --net none --name small -m 24m --cpus 0.5 sleep 600");
+    let cgroup = Path::new("/sys/fs/cgroup/ipvlan-ctl").join(id.trim());
+    let file = |name: &str| fs::read_to_string(cgroup.join(name)).expect(name);
+    assert_eq!(file("memory.max"), format!("{}\n", 24 << 20));
+    assert_eq!(file("cpu.max"), "50000 100000\n");
+    assert_eq!(file("cgroup.procs").lines().count(), 2);
+    // A cgroup of its own is all it sees.
+    assert!(ctl("exec small cat /proc/self/cgroup").contains("0::/\n"));
+    // `exec` is limited as well: tail keeps a line that does not end.
+    let output = ctl_output("exec small tail /dev/zero");
+    assert_eq!(output.status.code(), Some(137), "{output:?}");
+    ctl("rm -f small");
+    assert_eq!(cgroups(), 0);
+
+    let output = ctl_output("run --net none --name big -m 24m tail /dev/zero");
+    assert_eq!(output.status.code(), Some(137), "{output:?}");
+    assert_eq!(inspect("big")["State"]["OOMKilled"], true);
+    assert_eq!(cgroups(), 0);
+    ctl("rm big");
+
+    ctl("run -d --rm --net none --name lost -m 24m sleep 600");
+    kill_supervisor("lost");
+    ctl("repair");
+    assert_eq!(cgroups(), 0);
+}
+
+/// Kills who would have released what the container has, and waits for the container's end.
+fn kill_supervisor(container: &str) {
+    let seen = inspect(container);
+    let pid = |value: &Value| value.as_i64().expect("a pid");
+    let init = pid(&seen["State"]["Pid"]);
+    assert!(succeeds(&format!(
+        "kill -KILL {}",
+        pid(&seen["IpvlanCtl"]["Supervisor"])
+    )));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Path::new(&format!("/proc/{init}/ns/net")).exists() {
+        assert!(
+            Instant::now() < deadline,
+            "the init outlives its supervisor"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_a_killed_supervisor_leaves_is_removed() {
+    let _lab = db_net();
+    let before = snapshot();
+    ctl("run -d --rm --net db_net --name web sleep 600");
+    kill_supervisor("web");
+    ctl("repair");
+    wait_for(&before);
+    assert!(!ctl("ps -a").contains("web"));
+
+    ctl("run -d --net db_net --name web sleep 600");
+    kill_supervisor("web");
+    assert!(ctl("ps -a --filter status=dead").contains("web"));
+    ctl("rm web");
+    wait_for(&before);
 }

@@ -1,7 +1,6 @@
 //! `ipvlan-ctl inspect`: containers, and networks, as JSON with docker's field names.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,7 +11,7 @@ use super::inspect::{inspection, timestamp};
 use super::{Places, print, report};
 use crate::engine::{Engine, EngineError, NetworkView};
 use crate::model::FindError;
-use crate::runtime::{Container, Record, RecordError, Status};
+use crate::runtime::{Record, RecordError, Status};
 use crate::store::EndpointRow;
 
 /// Show containers or networks in detail, as JSON
@@ -61,7 +60,7 @@ async fn endpoints(
     engine: &Engine,
     record: &Record,
 ) -> anyhow::Result<Vec<(NetworkView, EndpointRow)>> {
-    let (Status::Running, Some(netns)) = (record.status(), sandbox(&record.container)) else {
+    let Some(netns) = record.netns() else {
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
@@ -74,12 +73,6 @@ async fn endpoints(
     }
     found.sort_by(|(_, a), (_, b)| a.ifname.cmp(&b.ifname));
     Ok(found)
-}
-
-/// The path of its network namespace.
-fn sandbox(container: &Container) -> Option<PathBuf> {
-    let init = container.init?;
-    Some(format!("/proc/{}/ns/net", init.pid).into())
 }
 
 fn of_container(record: &Record, endpoints: &[(NetworkView, EndpointRow)]) -> Value {
@@ -153,7 +146,7 @@ fn of_container(record: &Record, endpoints: &[(NetworkView, EndpointRow)]) -> Va
             "WorkingDir": task.workdir,
         },
         "NetworkSettings": {
-            "SandboxKey": sandbox(container).filter(|_| running),
+            "SandboxKey": record.netns(),
             "Networks": networks,
         },
         // Ours.

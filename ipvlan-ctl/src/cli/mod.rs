@@ -104,8 +104,10 @@ enum Command {
     #[command(subcommand)]
     Network(network::Command),
     /// Show packets and bytes of endpoints, and what was dropped and why
+    #[command(after_help = "Example:\n  ipvlan-ctl stats --json ipv1")]
     Stats(stats::Command),
     /// Bring the store, the kernel and the pins back to agreement
+    #[command(after_help = "Example:\n  ipvlan-ctl repair")]
     Repair,
     Run(run::RunArgs),
     Exec(container::Exec),
@@ -148,12 +150,10 @@ impl Cli {
     fn run(self) -> anyhow::Result<ExitCode> {
         let places = self.places.absolute().context("cannot tell where we are")?;
         match self.command {
-            Command::Network(command) => self
-                .places
-                .with_engine(async |engine| command.run(engine).await),
-            Command::Stats(command) => self
-                .places
-                .with_engine(async |engine| command.run(engine).await),
+            Command::Network(command) => {
+                places.with_engine(async |engine| command.run(engine, &places.run_dir()).await)
+            }
+            Command::Stats(command) => places.with_engine(async |engine| command.run(engine).await),
             Command::Repair => repair(&places),
             Command::Run(args) => Ok(run::run(args, places)),
             Command::Exec(command) => Ok(command.run(&places)),

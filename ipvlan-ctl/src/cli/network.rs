@@ -15,15 +15,21 @@ use super::table::table;
 use super::{print, report};
 use crate::engine::{ConnectRequest, Engine, EngineError, netns_path};
 use crate::model::{CreateRequest, FindError, Invalid, Network};
+use crate::runtime::{RecordError, RunDir};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Make a network and print its id
+    #[command(
+        after_help = "Example:\n  ipvlan-ctl network create -d ipvlan --subnet 192.168.1.0/24 -o parent=eth0 db_net"
+    )]
     Create(Create),
     /// List networks
+    #[command(after_help = "Example:\n  ipvlan-ctl network ls --filter name=db")]
     #[command(visible_alias = "list")]
     Ls(Ls),
     /// Show networks in detail, as JSON
+    #[command(after_help = "Example:\n  ipvlan-ctl network inspect db_net")]
     Inspect {
         /// json, on one line, or table
         #[arg(short, long, value_name = "FORMAT")]
@@ -33,6 +39,7 @@ pub(super) enum Command {
         networks: Vec<String>,
     },
     /// Remove networks without endpoints
+    #[command(after_help = "Example:\n  ipvlan-ctl network rm db_net")]
     #[command(visible_alias = "remove")]
     Rm {
         /// No error where there is no such network
@@ -43,8 +50,10 @@ pub(super) enum Command {
         networks: Vec<String>,
     },
     /// Give a network namespace an interface on a network
+    #[command(after_help = "Example:\n  ipvlan-ctl network connect --ip 192.168.1.20 db_net web")]
     Connect(Connect),
     /// Take an endpoint off a network
+    #[command(after_help = "Example:\n  ipvlan-ctl network disconnect db_net web")]
     Disconnect {
         /// Forget the endpoint even where the kernel refuses
         #[arg(short, long)]
@@ -55,6 +64,7 @@ pub(super) enum Command {
         endpoint: String,
     },
     /// Remove every network without endpoints
+    #[command(after_help = "Example:\n  ipvlan-ctl network prune -f --filter label=test")]
     Prune {
         /// Do not ask
         #[arg(short, long)]
@@ -169,16 +179,23 @@ pub(super) struct Connect {
     /// Name of the interface [default: the first free ethN]
     #[arg(long, value_name = "NAME")]
     ifname: Option<String>,
-    /// Name of the endpoint [default: the namespace's name, or pid-N]
+    /// Name of the endpoint [default: the container's or namespace's name, or pid-N]
     #[arg(long)]
     name: Option<String>,
     network: String,
-    /// A network namespace: a path, a name of `ip netns`, or a pid
+    /// A container, or a network namespace: a path, a name of `ip netns`, or a pid
     target: String,
 }
 
 impl Command {
-    pub(super) async fn run(self, engine: &Engine) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(
+        mut self,
+        engine: &Engine,
+        run_dir: &RunDir,
+    ) -> anyhow::Result<ExitCode> {
+        if let Self::Connect(connect) = &mut self {
+            connect.find_container(run_dir)?;
+        }
         match self {
             Self::Create(create) => create.run(engine).await,
             Self::Ls(ls) => ls.run(engine),
@@ -283,6 +300,27 @@ fn line_of(network: &Network, id: String) -> Value {
 }
 
 impl Connect {
+    /// Puts a running container's namespace in the place of its name; a namespace that is called
+    /// so goes first.
+    fn find_container(&mut self, run_dir: &RunDir) -> anyhow::Result<()> {
+        if netns_path(&self.target).exists() {
+            return Ok(());
+        }
+        match run_dir.find(&self.target) {
+            Err(RecordError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(record) => {
+                let name = &record.container.spec.name;
+                let netns = record
+                    .netns()
+                    .with_context(|| format!("container {name} is not running"))?;
+                self.name.get_or_insert_with(|| name.clone());
+                self.target = netns.display().to_string();
+                Ok(())
+            }
+        }
+    }
+
     async fn run(self, engine: &Engine) -> anyhow::Result<ExitCode> {
         let request = ConnectRequest {
             network: self.network,

@@ -18,6 +18,9 @@ use super::rootfs::own_program;
 use super::streams::Inside;
 use super::supervisor::RunError;
 
+/// For who writes docker's `IMAGE /bin/sh`.
+const NO_IMAGES: &str = ": there are no images, the first word is the command";
+
 /// Dropped, it is killed; and the container with it whose first process it is.
 pub(super) struct Keeper {
     child: Child,
@@ -98,7 +101,13 @@ impl Keeper {
             )),
             Some(Reply::Started) => Ok(terminal),
             Some(Reply::Setup(reason)) => Err(RunError::Setup(reason)),
-            Some(Reply::Exec(libc::ENOENT)) => Err(RunError::NotFound { program: program() }),
+            Some(Reply::Exec(libc::ENOENT)) => Err(RunError::NotFound {
+                program: program(),
+                hint: match order.task.command.get(1) {
+                    Some(second) if second.starts_with('/') => NO_IMAGES,
+                    _ => "",
+                },
+            }),
             Some(Reply::Exec(errno)) => Err(RunError::NotExecutable {
                 program: program(),
                 error: io::Error::from_raw_os_error(errno),

@@ -296,6 +296,13 @@ impl Record {
         }
     }
 
+    /// The path of the container's network namespace while it runs.
+    pub fn netns(&self) -> Option<PathBuf> {
+        let init = self.container.init?;
+        let path = format!("/proc/{}/ns/net", init.pid);
+        (self.status() == Status::Running).then(|| path.into())
+    }
+
     /// Whether its supervisor was killed. Then its init has been told to end, too, which is waited
     /// for.
     fn is_lost(&self) -> Result<bool, RecordError> {

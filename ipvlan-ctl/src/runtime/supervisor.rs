@@ -60,8 +60,8 @@ pub enum RunError {
     Control(io::Error),
     #[error("cannot set the container up: {0}")]
     Setup(String),
-    #[error("command {program:?} not found in the container")]
-    NotFound { program: String },
+    #[error("command {program:?} not found in the container{hint}")]
+    NotFound { program: String, hint: &'static str },
     #[error("cannot execute {program:?} in the container: {error}")]
     NotExecutable { program: String, error: io::Error },
     #[error("container {0} is not running")]
