@@ -256,6 +256,7 @@ impl Reboot {
     fn new(lost: Vec<Namespace>) -> Self {
         drop(lost);
         sh("rm -r /sys/fs/bpf/ipvlan-ctl
+            tc qdisc del dev eth9 clsact 2>/dev/null || true
             for link in $(ip -brief link | grep -o '^di-[0-9a-f]*'); do ip link del $link; done
             echo 01234567-89ab-cdef-0123-456789abcdef >/run/boot_id");
         sh(&format!("mount --bind /run/boot_id {}", Self::BOOT_ID));

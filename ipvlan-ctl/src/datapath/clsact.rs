@@ -44,6 +44,11 @@ pub fn remember(root: &Path, index: u32) -> Result<()> {
         .map_err(map_error("write", "CLSACT"))
 }
 
+/// The device, and its qdisc with it, is gone.
+pub fn forget(root: &Path, index: u32) -> Result<()> {
+    absent_is_fine(made_by_us(root)?.remove(&index), "CLSACT")
+}
+
 fn made_by_us(root: &Path) -> Result<HashMap<MapData, u32, u32>> {
     Datapath {
         root: root.to_owned(),

@@ -193,12 +193,12 @@ pub fn detach(root: &Path, owner: Owner, device: Option<&str>) -> Result<()> {
     for hook in owner.hooks() {
         unlink(&owner.pin(root, hook))?;
     }
-    if let (Some(index), Some(device)) = (owner.index(), device)
-        && !has_tcx()
-    {
-        clsact::detach(root, index, device, owner.hooks())?;
+    match (owner.index(), device) {
+        _ if has_tcx() => Ok(()),
+        (Some(index), Some(device)) => clsact::detach(root, index, device, owner.hooks()),
+        (Some(index), None) => clsact::forget(root, index),
+        (None, _) => Ok(()),
     }
-    Ok(())
 }
 
 /// Slots with a pinned link.

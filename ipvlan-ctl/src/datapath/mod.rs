@@ -167,6 +167,11 @@ impl Datapath {
         hook::detach(&self.root, Owner::Parent(index), Some(name))
     }
 
+    /// Removes what is left of a parent whose device is gone.
+    pub fn forget_parent(&self, index: u32) -> Result<()> {
+        hook::detach(&self.root, Owner::Parent(index), None)
+    }
+
     /// Are the parent programs attached to this device?
     pub fn parent_attached(&self, _index: u32, name: &str) -> Result<bool> {
         hook::attached(&self.root, &Hook::PARENT, name)

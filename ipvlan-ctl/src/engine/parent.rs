@@ -90,7 +90,7 @@ impl Session<'_> {
         }
         if same_boot && row.parent_index != 0 && row.parent_index != index {
             // Its link went and came back: what is pinned for the old one holds nothing.
-            datapath.detach_parent(row.parent_index, &name)?;
+            datapath.forget_parent(row.parent_index)?;
         }
         if row.network.parent.name() != name {
             rename(&mut row.network, name.clone());
