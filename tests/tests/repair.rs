@@ -146,7 +146,7 @@ fn the_first_create_killed_at_any_step_leaves_nothing() {
     // It brings the programs with it, and the last network takes them away.
     let _lab = Lab::new();
     survives_every_kill(
-        "network create --subnet 10.8.0.0/24 victim",
+        "network create --subnet 192.168.1.0/24 -o parent=eth9 victim",
         "network rm victim",
         "victim",
         host,
