@@ -42,7 +42,10 @@ const VM: [&str; 8] = [
 ];
 
 /// What is called inside a VM, which sees the host's own files.
-const GUEST: [&str; 7] = [
+const GUEST: [&str; 10] = [
+    "bind9-dnsutils",
+    "dnsmasq-base",
+    "musl-tools",
     "iproute2",
     "iputils-ping",
     "iperf3",

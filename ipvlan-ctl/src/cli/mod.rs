@@ -21,7 +21,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::Home;
+use crate::daemon::{AskError, Home};
 use crate::engine::Engine;
 use crate::runtime::{self, RunDir};
 
@@ -85,6 +85,15 @@ impl Places {
         Home::new(self.run_dir().path())
     }
 
+    /// Returns when the daemon, if one runs, knows of what was changed. The work is done: that
+    /// names are late is no reason to fail.
+    fn tell_daemon(&self) {
+        match self.daemon().refresh() {
+            Ok(()) | Err(AskError::NotRunning) => {}
+            Err(error) => report(&anyhow::Error::from(error).context("names may be old")),
+        }
+    }
+
     /// Does some work with an engine, on one thread: it stays in the host's network namespace.
     pub(crate) fn with_engine<T>(
         &self,
@@ -94,7 +103,14 @@ impl Places {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(async { work(&Engine::new(&self.state_dir, &self.pin_dir)?).await })
+        runtime.block_on(async {
+            let engine = Engine::new(&self.state_dir, &self.pin_dir)?;
+            let done = work(&engine).await;
+            if engine.has_changed() {
+                self.tell_daemon();
+            }
+            done
+        })
     }
 }
 

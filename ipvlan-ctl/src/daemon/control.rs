@@ -1,4 +1,4 @@
-//! The daemon's socket: how commands ask how it is.
+//! The daemon's socket: how commands tell it that something changed, and ask how it is.
 //!
 //! One request and one reply per connection, each one line of JSON.
 
@@ -19,12 +19,15 @@ use super::{DaemonError, Home};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Request {
+    /// The store has changed. Answered when the daemon has followed.
+    Refresh,
     Status,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Reply {
+    Done,
     Status(Status),
     Failed(String),
 }
@@ -34,6 +37,8 @@ pub(super) enum Reply {
 pub struct Status {
     pub pid: u32,
     pub version: String,
+    /// In how many it answers for names.
+    pub namespaces: usize,
 }
 
 #[derive(Debug, Error)]
@@ -53,10 +58,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST: u64 = 4096;
 
 impl Home {
+    /// Tells the daemon that the store has changed, and waits until it has followed.
+    pub fn refresh(&self) -> Result<(), AskError> {
+        match self.ask(Request::Refresh)? {
+            Reply::Failed(why) => Err(AskError::Failed(why)),
+            Reply::Done | Reply::Status(_) => Ok(()),
+        }
+    }
+
     pub fn status(&self) -> Result<Status, AskError> {
         match self.ask(Request::Status)? {
             Reply::Status(status) => Ok(status),
             Reply::Failed(why) => Err(AskError::Failed(why)),
+            Reply::Done => Err(AskError::Silent(io::ErrorKind::InvalidData.into())),
         }
     }
 

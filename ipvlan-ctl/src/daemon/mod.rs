@@ -1,16 +1,19 @@
 //! The daemon: what must go on between commands.
 //!
-//! It follows the host's addresses, and repairs when a parent comes back or a namespace is
+//! It has names answered, follows the host's addresses, and repairs when a parent comes back or a namespace is
 //! gone. Everything it knows is in the store and the kernel, so it can be stopped and started
 //! at any time; no packet of an endpoint passes through it.
 
 mod control;
 mod home;
+mod keepers;
+mod names;
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -18,9 +21,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 pub use control::{AskError, Status};
 pub use home::Home;
 
+use crate::dns::ServerError;
 use crate::engine::{Engine, EngineError};
 use crate::kernel::{HostEvent, HostEvents, KernelError};
 use control::{Control, Reply, Request};
+use names::Names;
 use sd_notify::NotifyState;
 
 #[derive(Debug, Error)]
@@ -31,6 +36,10 @@ pub enum DaemonError {
     File { path: PathBuf, error: io::Error },
     #[error("cannot take signals: {0}")]
     Signals(io::Error),
+    #[error("cannot watch for ends: {0}")]
+    Watch(io::Error),
+    #[error(transparent)]
+    Dns(#[from] ServerError),
     #[error(transparent)]
     Kernel(#[from] KernelError),
     #[error(transparent)]
@@ -45,6 +54,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub async fn serve(engine: &Engine, home: &Home) -> Result<(), DaemonError> {
     engine.require_privileges()?;
     let _instance = home.claim()?;
+    take_all_descriptors();
     let mut ends = [SignalKind::terminate(), SignalKind::interrupt()]
         .into_iter()
         .map(signal)
@@ -56,6 +66,7 @@ pub async fn serve(engine: &Engine, home: &Home) -> Result<(), DaemonError> {
         engine,
         events: HostEvents::listen()?,
         repair_at: None,
+        names: Names::start()?,
     };
     let mut control = Control::listen(home)?;
     daemon.look_at_everything().await;
@@ -81,6 +92,7 @@ pub async fn serve(engine: &Engine, home: &Home) -> Result<(), DaemonError> {
                 let _ = reply.send(answer);
             }
             event = daemon.events.next() => daemon.follow(event).await?,
+            () = daemon.names.changed() => daemon.names.leave_the_dead(),
             () = until(daemon.repair_at) => daemon.repair().await,
             () = watchdog.tick() => notify(&[NotifyState::Watchdog]),
         }
@@ -94,19 +106,31 @@ struct Daemon<'e> {
     engine: &'e Engine,
     events: HostEvents,
     repair_at: Option<Instant>,
+    names: Names,
 }
 
 impl Daemon<'_> {
     async fn look_at_everything(&mut self) {
+        self.names.read_servers();
         self.follow_addresses().await;
         self.repair().await;
     }
 
+    fn follow_names(&mut self) -> Result<(), EngineError> {
+        self.names.follow(&self.engine.named_endpoints()?);
+        Ok(())
+    }
+
     async fn answer(&mut self, request: Request) -> Reply {
         match request {
+            Request::Refresh => match self.follow_names() {
+                Ok(()) => Reply::Done,
+                Err(error) => Reply::Failed(error.to_string()),
+            },
             Request::Status => Reply::Status(Status {
                 pid: std::process::id(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                namespaces: self.names.count(),
             }),
         }
     }
@@ -155,6 +179,21 @@ impl Daemon<'_> {
             }
             Err(error) => tracing::error!(%error, "cannot repair"),
         }
+        if let Err(error) = self.follow_names() {
+            tracing::error!(%error, "cannot read the endpoints");
+        }
+    }
+}
+
+/// Each namespace takes some, and the usual limit is 1,024.
+fn take_all_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 

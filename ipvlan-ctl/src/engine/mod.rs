@@ -16,11 +16,13 @@ mod view;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
 pub use endpoint::ConnectRequest;
+pub use host::NamedEndpoint;
 pub use network::NetworkPlan;
 use repair::Which;
 pub use target::{default_name, netns_path};
@@ -100,6 +102,8 @@ pub struct Engine {
     pin_dir: PathBuf,
     netlink: Netlink,
     boot: String,
+    /// A verb that changes something has begun.
+    changing: AtomicBool,
 }
 
 /// A verb at work: it may change things, and has begun by [`Session::put_right`].
@@ -117,7 +121,13 @@ impl Engine {
             pin_dir: pin_dir.to_owned(),
             netlink: Netlink::open()?,
             boot: boot_id()?,
+            changing: AtomicBool::new(false),
         })
+    }
+
+    /// May what others know of the store be old by now?
+    pub fn has_changed(&self) -> bool {
+        self.changing.load(Ordering::Relaxed)
     }
 
     /// Opens the store for a verb that changes something, and puts right first what is wrong.
@@ -156,6 +166,7 @@ impl Engine {
 
 impl<'e> Session<'e> {
     fn new(engine: &'e Engine, store: Store) -> Result<Self> {
+        engine.changing.store(true, Ordering::Relaxed);
         Ok(Self {
             engine,
             store,

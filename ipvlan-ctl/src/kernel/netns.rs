@@ -1,6 +1,6 @@
 //! Network namespaces, held by file descriptor.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -35,6 +35,14 @@ pub struct NetnsIdentity {
     pub inode: u64,
 }
 
+impl NetnsIdentity {
+    /// Does the path lead to it? Holds for as long as the namespace is held, since inodes are
+    /// given again after that.
+    pub fn is_at(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|file| file.ino() == self.inode)
+    }
+}
+
 /// An open network namespace. Holding it keeps the namespace alive.
 #[derive(Debug)]
 pub struct Netns {
@@ -61,6 +69,17 @@ impl Netns {
             file,
             path: path.to_owned(),
         })
+    }
+
+    /// Opens the namespace that is known by this identity: by `path`, or where that leads
+    /// elsewhere by now, by any process that is in it.
+    pub fn find(identity: NetnsIdentity, path: &Path) -> Result<Option<Self>, NetnsError> {
+        let mut paths = std::iter::once(path.to_owned()).chain(paths_of_processes()?);
+        Ok(paths.find_map(|path| {
+            // A process may end at any time, and its number come again.
+            let netns = identity.is_at(&path).then(|| Self::open(&path))?.ok()?;
+            (netns.identity().ok()? == identity).then_some(netns)
+        }))
     }
 
     pub fn path(&self) -> &Path {
@@ -111,6 +130,18 @@ impl Netns {
                 .unwrap_or_else(|_| Err(NetnsError::Panicked(self.path.clone())))
         })
     }
+}
+
+/// The namespaces of all processes.
+fn paths_of_processes() -> Result<impl Iterator<Item = PathBuf>, NetnsError> {
+    let processes = fs::read_dir("/proc").map_err(|source| NetnsError::Open {
+        path: "/proc".into(),
+        source,
+    })?;
+    Ok(processes
+        .filter_map(|entry| entry.ok())
+        .filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit())
+        .map(|entry| entry.path().join("ns/net")))
 }
 
 /// The cookie of the calling thread's namespace.
