@@ -3,6 +3,8 @@
 #![no_std]
 
 mod address;
+mod event;
+mod flow;
 mod layout;
 mod packet;
 mod policy;
@@ -11,18 +13,21 @@ mod record;
 mod stamp;
 
 pub use address::Address;
+pub use event::{Dropped, Event, Hook, SNAP, Sample, Trace};
+pub use flow::{Flow, Message};
 pub use layout::KernelLayout;
 pub use packet::{Bytes, Family, Malformed, Neighbour, Packet, is_looped};
 pub use policy::{may_hear, may_speak};
 pub use reason::Reason;
 pub use record::{
-    AddressKey, AddressRecord, Count, Counters, DropKey, Endpoint, EndpointFlags, SubnetKey,
+    AddressKey, AddressRecord, Count, Counters, DropKey, DropOwner, Endpoint, EndpointFlags,
+    SubnetKey,
 };
 pub use stamp::{Stamp, StampKey};
 
 /// Version of the map layouts. It names the folder of the pins, so that a program never meets a
 /// map of another layout.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// A slave's ifindex in its namespace is `FIRST_IFINDEX + slot`: one array look-up finds its
 /// record, and a container can neither change nor choose an ifindex of a device that we made.

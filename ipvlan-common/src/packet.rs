@@ -43,6 +43,20 @@ pub enum Family {
     Other = 3,
 }
 
+impl Family {
+    pub const ALL: [Self; 4] = [Self::V4, Self::V6, Self::Arp, Self::Other];
+
+    /// The name that `stats`, `trace` and the metrics print.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+            Self::Arp => "arp",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// What an IPv6 packet says about the neighbourhood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Neighbour {
@@ -73,10 +87,10 @@ pub struct Packet {
     /// The Ethernet destination is a group address.
     pub group: bool,
     /// IPv6: the first next-header field.
-    next_header: u8,
+    pub(crate) next_header: u8,
 }
 
-const ETHERNET: usize = 14;
+pub(crate) const ETHERNET: usize = 14;
 const IPV6: usize = ETHERNET + 40;
 
 /// More extension headers than this are not worth a packet (RFC 8200 names six kinds).
@@ -172,54 +186,99 @@ pub fn is_looped<B: Bytes + ?Sized>(frame: &B) -> bool {
     difference == 0
 }
 
-/// Walks the extension headers (RFC 8200, 4) to an ICMPv6 message. A later fragment has none:
-/// receivers take no neighbour discovery out of fragments (RFC 6980).
+/// What an IP header carries.
+pub(crate) struct Upper {
+    /// IP protocol, behind the extension headers.
+    pub protocol: u8,
+    /// Where it begins in the frame.
+    pub offset: usize,
+    /// Offset of a fragment in bytes; 0 for a first fragment and a whole packet.
+    pub fragment: u16,
+}
+
+pub(crate) fn upper_v4<B: Bytes + ?Sized>(frame: &B) -> Result<Upper, Malformed> {
+    let [version_and_length] = frame.head(ETHERNET).ok_or(Malformed)?;
+    let fragment: [u8; 2] = frame.head(ETHERNET + 6).ok_or(Malformed)?;
+    let [protocol] = frame.head(ETHERNET + 9).ok_or(Malformed)?;
+    Ok(Upper {
+        protocol,
+        offset: ETHERNET + usize::from(version_and_length & 0xf) * 4,
+        fragment: (u16::from_be_bytes(fragment) & 0x1fff) << 3,
+    })
+}
+
+/// Walks the extension headers (RFC 8200, 4), of which `first` is the first.
 #[inline(always)]
-fn neighbour<B: Bytes + ?Sized>(frame: &B, first: u8) -> Result<Neighbour, Malformed> {
+pub(crate) fn upper_v6<B: Bytes + ?Sized>(frame: &B, first: u8) -> Result<Upper, Malformed> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
     const AUTHENTICATION: u8 = 51;
-    const ICMPV6: u8 = 58;
     const DESTINATION: u8 = 60;
     const MOBILITY: u8 = 135;
 
-    let mut header = first;
+    let mut protocol = first;
     let mut offset = IPV6;
     for _ in 0..=MAX_EXTENSIONS {
-        match header {
-            ICMPV6 => {
-                let [kind] = frame.at(offset).ok_or(Malformed)?;
-                return Ok(match kind {
-                    135 => Neighbour::Solicitation(target(frame, offset)?),
-                    136 => Neighbour::Advertisement(target(frame, offset)?),
-                    134 | 137 => Neighbour::Router,
-                    131 | 132 | 143 => Neighbour::Listener,
-                    _ => Neighbour::None,
-                });
-            }
+        match protocol {
             HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY => {
                 let [next, length] = frame.at(offset).ok_or(Malformed)?;
-                header = next;
+                protocol = next;
                 offset += (length as usize + 1) * 8;
             }
             AUTHENTICATION => {
                 let [next, length] = frame.at(offset).ok_or(Malformed)?;
-                header = next;
+                protocol = next;
                 offset += (length as usize + 2) * 4;
             }
             FRAGMENT => {
                 let [next, _, high, low] = frame.at(offset).ok_or(Malformed)?;
-                if u16::from_be_bytes([high, low]) >> 3 != 0 {
-                    return Ok(Neighbour::None);
-                }
-                header = next;
+                let fragment = u16::from_be_bytes([high, low]) & 0xfff8;
+                protocol = next;
                 offset += 8;
+                // What follows in a later fragment is no header.
+                if fragment != 0 {
+                    return Ok(Upper {
+                        protocol,
+                        offset,
+                        fragment,
+                    });
+                }
             }
-            _ => return Ok(Neighbour::None),
+            _ => {
+                return Ok(Upper {
+                    protocol,
+                    offset,
+                    fragment: 0,
+                });
+            }
         }
     }
     Err(Malformed)
+}
+
+/// What an IPv6 packet says about the neighbourhood. A later fragment says nothing: receivers
+/// take no neighbour discovery out of fragments (RFC 6980).
+#[inline(always)]
+fn neighbour<B: Bytes + ?Sized>(frame: &B, first: u8) -> Result<Neighbour, Malformed> {
+    const ICMPV6: u8 = 58;
+
+    let Upper {
+        protocol,
+        offset,
+        fragment,
+    } = upper_v6(frame, first)?;
+    if protocol != ICMPV6 || fragment != 0 {
+        return Ok(Neighbour::None);
+    }
+    let [kind] = frame.at(offset).ok_or(Malformed)?;
+    Ok(match kind {
+        135 => Neighbour::Solicitation(target(frame, offset)?),
+        136 => Neighbour::Advertisement(target(frame, offset)?),
+        134 | 137 => Neighbour::Router,
+        131 | 132 | 143 => Neighbour::Listener,
+        _ => Neighbour::None,
+    })
 }
 
 #[inline(always)]

@@ -58,6 +58,11 @@ impl Reason {
         }
     }
 
+    /// The reason with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
     /// The reason with this number, as a map key carries it.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL

@@ -123,7 +123,7 @@ pub struct Counters {
     pub tx: [Count; 4],
 }
 
-/// Key of `DROPS`, a per-CPU hash of packet counts.
+/// Key of `DROPS`, a per-CPU hash.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropKey {
@@ -150,6 +150,23 @@ impl DropKey {
             reason: reason as u32,
         }
     }
+
+    pub const fn owner(&self) -> DropOwner {
+        if self.owner & Self::PARENT == 0 {
+            DropOwner::Endpoint(self.owner)
+        } else {
+            DropOwner::Parent(self.owner & !Self::PARENT)
+        }
+    }
+}
+
+/// Whose a dropped packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropOwner {
+    /// By slot.
+    Endpoint(u32),
+    /// By ifindex; the packet belongs to no endpoint.
+    Parent(u32),
 }
 
 #[cfg(feature = "user")]

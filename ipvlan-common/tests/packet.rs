@@ -1,10 +1,10 @@
-//! The parser and the policy on frames built by hand and on arbitrary bytes.
+//! The parsers and the policy on frames built by hand and on arbitrary bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipvlan_common::{
-    Address, Endpoint, EndpointFlags, Family, Malformed, Neighbour, Packet, Reason, may_hear,
-    may_speak,
+    Address, Endpoint, EndpointFlags, Family, Flow, Malformed, Message, Neighbour, Packet, Reason,
+    may_hear, may_speak,
 };
 use proptest::prelude::*;
 
@@ -227,6 +227,82 @@ fn contradicting_headers_are_malformed() {
     }
 }
 
+const PORTS: [u8; 4] = [0x12, 0x34, 0, 53];
+const BOTH: Message = Message::Ports {
+    source: 0x1234,
+    destination: 53,
+};
+
+/// IPv4 with options of `4 * options` bytes, a fragment field and what follows.
+fn v4_with(options: u8, fragment: u16, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = v4(OWN4, OTHER4);
+    frame[14] += options;
+    frame[20..22].copy_from_slice(&fragment.to_be_bytes());
+    frame[23] = protocol;
+    frame.extend(vec![1; usize::from(options) * 4]);
+    frame.extend(payload);
+    frame
+}
+
+/// An IPv6 fragment header.
+fn fragment(next: u8, offset: u16, payload: &[u8]) -> Vec<u8> {
+    let mut header = vec![next, 0];
+    header.extend((offset | 1).to_be_bytes());
+    header.extend([0; 4]);
+    header.extend(payload);
+    header
+}
+
+#[test]
+fn a_flow_is_the_five_tuple() {
+    for options in [0, 1, 10] {
+        for protocol in [6, 17, 33, 132, 136] {
+            let flow = Flow::parse(&v4_with(options, 0x2000, protocol, &PORTS)[..]).unwrap();
+            assert_eq!((flow.protocol, flow.message), (Some(protocol), BOTH));
+            assert_eq!(
+                (flow.source, flow.destination),
+                (OWN4.into(), OTHER4.into())
+            );
+        }
+    }
+    let flow = Flow::parse(&v6(OWN6, OTHER6, 6, &PORTS)[..]).unwrap();
+    assert_eq!((flow.family, flow.message), (Family::V6, BOTH));
+    let flow = Flow::parse(&v4_with(0, 0, 1, &[8, 0])[..]).unwrap();
+    assert_eq!(flow.message, Message::Icmp { kind: 8, code: 0 });
+    let flow = Flow::parse(&v4_with(0, 0, 47, &PORTS)[..]).unwrap();
+    assert_eq!((flow.protocol, flow.message), (Some(47), Message::Opaque));
+    let flow = Flow::parse(&arp(OWN4, OTHER4)[..]).unwrap();
+    assert_eq!(flow.message, Message::Arp { operation: 1 });
+}
+
+#[test]
+fn a_later_fragment_has_no_ports() {
+    let flow = Flow::parse(&v4_with(0, 0x20b9, 17, &PORTS)[..]).unwrap();
+    assert_eq!((flow.fragment, flow.message), (0xb9 * 8, Message::Opaque));
+    let later = v6(OWN6, OTHER6, 44, &fragment(17, 0xb9 * 8, &PORTS));
+    let flow = Flow::parse(&later[..]).unwrap();
+    assert_eq!((flow.fragment, flow.message), (0xb9 * 8, Message::Opaque));
+    assert_eq!(flow.protocol, Some(17));
+    let first = v6(OWN6, OTHER6, 44, &fragment(17, 0, &PORTS));
+    assert_eq!(Flow::parse(&first[..]).unwrap().message, BOTH);
+    // Nor does it claim anything: bytes that look like an advertisement are no header there.
+    let hidden = v6(OWN6, OTHER6, 44, &fragment(58, 8, &icmpv6(136, OTHER6)));
+    assert_eq!(speak(&hidden), Ok(()));
+}
+
+#[test]
+fn neighbour_discovery_is_told_by_its_target() {
+    let target = Address::from(OTHER6);
+    for (kind, message) in [
+        (135, Message::Solicitation(target)),
+        (136, Message::Advertisement(target)),
+        (133, Message::Icmp { kind: 133, code: 0 }),
+    ] {
+        let frame = v6(OWN6, OTHER6, 60, &extension(58, 1, &icmpv6(kind, OTHER6)));
+        assert_eq!(Flow::parse(&frame[..]).unwrap().message, message);
+    }
+}
+
 #[test]
 fn an_internal_network_hears_its_subnets_and_the_link() {
     let inside = |address| address == Address::from(OWN4) || address == Address::from(OWN6);
@@ -269,10 +345,99 @@ fn reason_numbers_and_names_are_unique() {
     assert_eq!(Reason::from_number(0), None);
 }
 
+/// An IPv6 packet to be: its chain of extension headers, then the upper layer.
+fn chain() -> impl Strategy<Value = (Vec<u8>, u8, u8, u8)> {
+    let kinds = prop::sample::select(vec![0u8, 43, 60, 135, 51, 44]);
+    let headers = prop::collection::vec((kinds, 0u8..4), 0..=6);
+    let upper = prop::sample::select(vec![6u8, 17, 58, 132]);
+    (headers, upper, prop::sample::select(vec![128u8, 135, 136])).prop_map(
+        |(headers, upper, kind)| {
+            let payload = match upper {
+                58 => icmpv6(kind, OTHER6),
+                _ => PORTS.to_vec(),
+            };
+            let (first, bytes) = headers
+                .into_iter()
+                .fold((upper, payload), |(next, rest), h| {
+                    let bytes = match h {
+                        (44, _) => fragment(next, 0, &rest),
+                        (51, length) => {
+                            let mut header = vec![next, length];
+                            header.resize((usize::from(length) + 2) * 4, 0);
+                            header.extend(rest);
+                            header
+                        }
+                        (_, length) => extension(next, length, &rest),
+                    };
+                    (h.0, bytes)
+                });
+            (bytes, first, upper, kind)
+        },
+    )
+}
+
 proptest! {
     #[test]
     fn parsing_never_panics(frame in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Packet::parse(&frame[..]);
+        let packet = Packet::parse(&frame[..]);
+        let flow = Flow::parse(&frame[..]);
+        prop_assert_eq!(packet.is_ok(), flow.is_ok());
+        if let (Ok(packet), Ok(flow)) = (packet, flow) {
+            prop_assert_eq!(
+                (packet.family, packet.source, packet.destination),
+                (flow.family, flow.source, flow.destination)
+            );
+        }
+    }
+
+    /// Whatever chain of up to six extension headers comes first, the upper layer is found.
+    #[test]
+    fn extension_headers_hide_nothing((bytes, first, upper, kind) in chain()) {
+        let frame = v6(OWN6, OTHER6, first, &bytes);
+        let flow = Flow::parse(&frame[..]).unwrap();
+        prop_assert_eq!(flow.protocol, Some(upper));
+        let expected = match (upper, kind) {
+            (58, 135) => Message::Solicitation(OTHER6.into()),
+            (58, 136) => Message::Advertisement(OTHER6.into()),
+            (58, kind) => Message::Icmp { kind, code: 0 },
+            _ => BOTH,
+        };
+        prop_assert_eq!(flow.message, expected);
+    }
+
+    /// A frame that is cut at any length is refused, or gives the same facts, or fewer: never
+    /// other ones.
+    #[test]
+    fn a_cut_frame_tells_less_but_nothing_else(
+        (bytes, first, _, _) in chain(),
+        options in 0u8..=10,
+        protocol in prop::sample::select(vec![1u8, 6, 17]),
+    ) {
+        for frame in [
+            v6(OWN6, OTHER6, first, &bytes),
+            v4_with(options, 0, protocol, &PORTS),
+            arp(OWN4, OTHER4),
+        ] {
+            let whole = Flow::parse(&frame[..]).unwrap();
+            let verdict = speak(&frame);
+            for length in 0..frame.len() {
+                let cut = &frame[..length];
+                let Ok(flow) = Flow::parse(cut) else {
+                    prop_assert!(length < 54, "{length} bytes hold every network header");
+                    continue;
+                };
+                prop_assert_eq!(
+                    (flow.source, flow.destination),
+                    (whole.source, whole.destination)
+                );
+                prop_assert!(flow.protocol.is_none() || flow.protocol == whole.protocol);
+                let same = flow.message == whole.message;
+                let shorter = matches!(flow.message, Message::Opaque | Message::Icmp { .. });
+                prop_assert!(same || shorter, "{:?} of {:?}", flow, whole);
+                // Cutting never lets a packet pass that would have been dropped.
+                prop_assert!(verdict.is_ok() || speak(cut).is_err(), "{:?}", flow);
+            }
+        }
     }
 
     /// Whatever follows an IP header, a packet that passes has the endpoint's own source.

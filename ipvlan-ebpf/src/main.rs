@@ -15,6 +15,7 @@
 #![no_std]
 #![no_main]
 
+mod drops;
 mod maps;
 mod origin;
 mod party;

@@ -3,11 +3,11 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use ipvlan_common::{
-    Address, AddressKey, AddressRecord, Counters, DropKey, Endpoint, KernelLayout, MAX_ENDPOINTS,
-    StampKey, SubnetKey,
+    Address, AddressKey, AddressRecord, Counters, DropKey, Dropped, Endpoint, KernelLayout,
+    MAX_ENDPOINTS, StampKey, SubnetKey, Trace,
 };
 
 /// An endpoint has a v4, a v6 and a link-local address.
@@ -30,7 +30,15 @@ pub static HOST_ADDRESSES: HashMap<Address, u32> = HashMap::pinned(4096, BPF_F_N
 pub static SUBNETS: LpmTrie<SubnetKey, u32> = LpmTrie::pinned(65_536, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static DROPS: PerCpuHashMap<DropKey, u64> = PerCpuHashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+pub static DROPS: PerCpuHashMap<DropKey, Dropped> =
+    PerCpuHashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static TRACE: Array<Trace> = Array::pinned(1, 0);
+
+/// Room for more than a thousand events.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::pinned(256 * 1024, 0);
 
 /// Parents whose clsact qdisc is ours to remove; programs do not read it.
 #[map]

@@ -1,23 +1,25 @@
 //! The programs. Each returns "next": whatever else is attached to the device has its say too.
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,
     programs::TcContext,
 };
-use ipvlan_common::{DropKey, EndpointFlags, Family, Packet, Reason, Stamp, is_looped};
+use ipvlan_common::{DropKey, EndpointFlags, Family, Hook, Packet, Reason, Stamp, is_looped};
 
-use crate::maps::{COUNTERS, DROPS};
+use crate::drops;
+use crate::maps::COUNTERS;
 use crate::origin::{Exit, is_foreign};
 use crate::party::{Party, Verdict, owner, parse};
 use crate::skb::Skb;
 
 #[inline(always)]
-fn run(ctx: &TcContext, judge: impl FnOnce(&Skb) -> Verdict) -> i32 {
-    match judge(&Skb::new(ctx)) {
+fn run(ctx: &TcContext, hook: Hook, judge: impl FnOnce(&Skb) -> Verdict) -> i32 {
+    let skb = Skb::new(ctx);
+    match judge(&skb) {
         Ok(()) => TC_ACT_UNSPEC,
         Err(key) => {
-            count_drop(&key);
+            drops::record(&skb, &key, hook);
             TC_ACT_SHOT
         }
     }
@@ -25,7 +27,7 @@ fn run(ctx: &TcContext, judge: impl FnOnce(&Skb) -> Verdict) -> i32 {
 
 #[classifier]
 pub fn endpoint_egress(ctx: TcContext) -> i32 {
-    run(&ctx, |skb| {
+    run(&ctx, Hook::EndpointEgress, |skb| {
         let sender = Party::here(skb)?;
         let packet = sender.parse(skb)?;
         // The driver trusts skb->protocol, the receiver the frame: they must agree, or a raw
@@ -47,7 +49,7 @@ pub fn endpoint_egress(ctx: TcContext) -> i32 {
 
 #[classifier]
 pub fn endpoint_ingress(ctx: TcContext) -> i32 {
-    run(&ctx, |skb| {
+    run(&ctx, Hook::EndpointIngress, |skb| {
         let receiver = Party::here(skb)?;
         let stamp = skb.stamp();
         // A stamp is good for one crossing: what the container forwards is its own packet.
@@ -85,7 +87,7 @@ pub fn endpoint_ingress(ctx: TcContext) -> i32 {
 
 #[classifier]
 pub fn parent_ingress(ctx: TcContext) -> i32 {
-    run(&ctx, |skb| {
+    run(&ctx, Hook::ParentIngress, |skb| {
         let stamp = skb.stamp();
         skb.set_stamp(Stamp::None);
         let parent = skb.ifindex();
@@ -139,7 +141,7 @@ pub fn parent_ingress(ctx: TcContext) -> i32 {
 
 #[classifier]
 pub fn parent_egress(ctx: TcContext) -> i32 {
-    run(&ctx, |skb| {
+    run(&ctx, Hook::ParentEgress, |skb| {
         let stamp = skb.stamp();
         skb.set_stamp(Stamp::None);
         let parent = skb.ifindex();
@@ -170,7 +172,7 @@ pub fn parent_egress(ctx: TcContext) -> i32 {
 
 #[classifier]
 pub fn loopback_egress(ctx: TcContext) -> i32 {
-    run(&ctx, |skb| {
+    run(&ctx, Hook::LoopbackEgress, |skb| {
         if let Some(sender) = Party::routed(skb.stamp()) {
             skb.set_stamp(Stamp::None);
             return sender.reaches_host(skb);
@@ -203,21 +205,5 @@ fn count_received(slot: u32, family: Family, len: u64) {
         let count = unsafe { &mut (*counters).rx[family as usize & 3] };
         count.packets += 1;
         count.bytes += len;
-    }
-}
-
-#[inline(never)]
-fn count_drop(key: &DropKey) {
-    if let Some(count) = DROPS.get_ptr_mut(key) {
-        // SAFETY: this CPU's own value.
-        unsafe { *count += 1 };
-        return;
-    }
-    // Another CPU may have made the entry meanwhile: then ours is there to be counted up.
-    if DROPS.insert(key, 1, u64::from(BPF_NOEXIST)).is_err()
-        && let Some(count) = DROPS.get_ptr_mut(key)
-    {
-        // SAFETY: this CPU's own value.
-        unsafe { *count += 1 };
     }
 }

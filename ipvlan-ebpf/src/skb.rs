@@ -16,7 +16,7 @@ impl<'a> Skb<'a> {
     }
 
     #[inline(always)]
-    fn raw(&self) -> *mut __sk_buff {
+    pub fn raw(&self) -> *mut __sk_buff {
         self.0.skb.skb
     }
 

@@ -12,6 +12,7 @@ mod run;
 mod stats;
 mod table;
 mod task;
+mod trace;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -122,6 +123,9 @@ enum Command {
     /// Show packets and bytes of endpoints, and what was dropped and why
     #[command(after_help = "Example:\n  ipvlan-ctl stats --json ipv1")]
     Stats(stats::Command),
+    /// Show packets as they are dropped: whose, where, why, and their five-tuple
+    #[command(after_help = "Example:\n  ipvlan-ctl trace --reason spoofed-source ipv1")]
+    Trace(trace::Command),
     /// Bring the store, the kernel and the pins back to agreement
     #[command(after_help = "Example:\n  ipvlan-ctl repair")]
     Repair,
@@ -170,6 +174,7 @@ impl Cli {
                 places.with_engine(async |engine| command.run(engine, &places.run_dir()).await)
             }
             Command::Stats(command) => places.with_engine(async |engine| command.run(engine).await),
+            Command::Trace(command) => places.with_engine(async |engine| command.run(engine).await),
             Command::Repair => repair(&places),
             Command::Run(args) => Ok(run::run(args, places)),
             Command::Exec(command) => Ok(command.run(&places)),

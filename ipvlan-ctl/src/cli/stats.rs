@@ -46,8 +46,9 @@ fn as_json(stats: &Stats) -> Value {
                 "network": stats.network,
                 "ipv4": endpoint.addresses.v4.map(|address| address.ip()),
                 "ipv6": endpoint.addresses.v6.map(|address| address.ip()),
-                "rx": figures.rx,
-                "tx": figures.tx,
+                "rx": figures.total.rx,
+                "tx": figures.total.tx,
+                "families": figures.families,
                 "drops": figures.drops,
             })
         })
@@ -70,7 +71,7 @@ fn as_table(stats: &Stats) -> String {
 }
 
 fn row(stats: &EndpointStats) -> [String; 8] {
-    let figures = &stats.figures;
+    let total = &stats.figures.total;
     let addresses = &stats.endpoint.addresses;
     let addresses: Vec<String> = addresses
         .v4
@@ -82,11 +83,11 @@ fn row(stats: &EndpointStats) -> [String; 8] {
         stats.endpoint.name.clone(),
         stats.network.clone(),
         addresses.join(","),
-        figures.rx.packets.to_string(),
-        figures.rx.bytes.to_string(),
-        figures.tx.packets.to_string(),
-        figures.tx.bytes.to_string(),
-        drops(&figures.drops),
+        total.rx.packets.to_string(),
+        total.rx.bytes.to_string(),
+        total.tx.packets.to_string(),
+        total.tx.bytes.to_string(),
+        drops(&stats.figures.drops),
     ]
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::util::nr_cpus;
-use ipvlan_common::{Count, Counters, DropKey, Reason};
+use ipvlan_common::{Count, Counters, DropKey, Dropped, Family, Reason};
 use serde::Serialize;
 
 use super::{Datapath, DatapathError, Result, absent_is_fine, map_error};
@@ -16,22 +16,44 @@ pub struct Figure {
     pub bytes: u64,
 }
 
+impl Figure {
+    fn add(&mut self, count: &Count) {
+        self.packets += count.packets;
+        self.bytes += count.bytes;
+    }
+}
+
 /// Dropped packets by reason; only reasons that occurred.
 pub type Drops = BTreeMap<&'static str, u64>;
 
-/// Figures of one endpoint since it was attached. `rx` and `tx` are the endpoint's: `rx` is
-/// what the driver delivered to it, including what its ingress program then dropped; `tx` is
-/// what its egress program passed to the driver.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Figures {
+/// Both directions, as the endpoint sees them: `rx` is what the driver delivered to it, including
+/// what its ingress program then dropped; `tx` is what its egress program passed to the driver.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Traffic {
     pub rx: Figure,
     pub tx: Figure,
+}
+
+/// Figures of one endpoint since it was attached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub total: Traffic,
+    pub families: Families,
     pub drops: Drops,
+}
+
+/// The total by what the Ethernet frames carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Families {
+    pub ipv4: Traffic,
+    pub ipv6: Traffic,
+    pub arp: Traffic,
+    pub other: Traffic,
 }
 
 pub fn read(datapath: &Datapath, slots: &[u32]) -> Result<Vec<Figures>> {
     let counters: PerCpuArray<MapData, Counters> = datapath.map("COUNTERS")?;
-    let drops: PerCpuHashMap<MapData, DropKey, u64> = datapath.map("DROPS")?;
+    let drops: PerCpuHashMap<MapData, DropKey, Dropped> = datapath.map("DROPS")?;
     slots
         .iter()
         .map(|slot| {
@@ -39,8 +61,13 @@ pub fn read(datapath: &Datapath, slots: &[u32]) -> Result<Vec<Figures>> {
                 .get(slot, 0)
                 .map_err(map_error("read", "COUNTERS"))?;
             Ok(Figures {
-                rx: sum(&cpus, |counters| &counters.rx),
-                tx: sum(&cpus, |counters| &counters.tx),
+                total: traffic(&cpus, &Family::ALL),
+                families: Families {
+                    ipv4: traffic(&cpus, &[Family::V4]),
+                    ipv6: traffic(&cpus, &[Family::V6]),
+                    arp: traffic(&cpus, &[Family::Arp]),
+                    other: traffic(&cpus, &[Family::Other]),
+                },
                 drops: drops_of(&drops, |reason| DropKey::endpoint(*slot, reason))?,
             })
         })
@@ -65,30 +92,33 @@ pub fn reset(datapath: &Datapath, slot: u32) -> Result<()> {
     counters
         .set(slot, zero, 0)
         .map_err(map_error("write", "COUNTERS"))?;
-    let mut drops: PerCpuHashMap<MapData, DropKey, u64> = datapath.map("DROPS")?;
+    let mut drops: PerCpuHashMap<MapData, DropKey, Dropped> = datapath.map("DROPS")?;
     for reason in Reason::ALL {
         absent_is_fine(drops.remove(&DropKey::endpoint(slot, reason)), "DROPS")?;
     }
     Ok(())
 }
 
-fn sum(cpus: &PerCpuValues<Counters>, direction: impl Fn(&Counters) -> &[Count; 4]) -> Figure {
-    cpus.iter()
-        .flat_map(|counters| direction(counters).iter().copied())
-        .fold(Figure::default(), |sum, count| Figure {
-            packets: sum.packets + count.packets,
-            bytes: sum.bytes + count.bytes,
-        })
+/// The sum over these families.
+fn traffic(cpus: &PerCpuValues<Counters>, families: &[Family]) -> Traffic {
+    let mut traffic = Traffic::default();
+    for counters in cpus.iter() {
+        for family in families {
+            traffic.rx.add(&counters.rx[*family as usize]);
+            traffic.tx.add(&counters.tx[*family as usize]);
+        }
+    }
+    traffic
 }
 
 fn drops_of(
-    map: &PerCpuHashMap<MapData, DropKey, u64>,
+    map: &PerCpuHashMap<MapData, DropKey, Dropped>,
     key: impl Fn(Reason) -> DropKey,
 ) -> Result<Drops> {
     let mut drops = Drops::new();
     for reason in Reason::ALL {
         match map.get(&key(reason), 0) {
-            Ok(cpus) => drops.insert(reason.name(), cpus.iter().sum()),
+            Ok(cpus) => drops.insert(reason.name(), cpus.iter().map(|cpu| cpu.packets).sum()),
             Err(MapError::KeyNotFound) => None,
             Err(e) => return Err(map_error("read", "DROPS")(e)),
         };

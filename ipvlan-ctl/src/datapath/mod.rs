@@ -5,8 +5,8 @@
 //! Pins, under a root folder in a bpffs:
 //!
 //! ```text
-//! ROOT/abi1/ENDPOINTS …               maps
-//! ROOT/abi1/endpoint_egress …         programs
+//! ROOT/abi2/ENDPOINTS …               maps
+//! ROOT/abi2/endpoint_egress …         programs
 //! ROOT/links/slot-7-egress            TCX links of the endpoint in slot 7
 //! ROOT/links/parent-2-ingress         TCX links of the parent with ifindex 2
 //! ROOT/links/loopback-egress          TCX link of the host's loop-back
@@ -17,6 +17,7 @@ mod clsact;
 mod figures;
 mod hook;
 mod pins;
+mod trace;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -27,7 +28,8 @@ use ipnetwork::IpNetwork;
 use ipvlan_common::{Address, AddressKey, AddressRecord, Endpoint, EndpointFlags, SubnetKey};
 use thiserror::Error;
 
-pub use figures::{Figure, Figures};
+pub use figures::{Families, Figure, Figures, Traffic};
+pub use trace::Tracer;
 
 use crate::kernel::{Netns, NetnsError};
 use hook::{Hook, Owner};
@@ -58,6 +60,12 @@ pub enum DatapathError {
     },
     #[error("cannot detach from {device}: {why}")]
     Detach { device: String, why: String },
+    #[error("another `ipvlan-ctl trace` is at work; only one can listen at a time")]
+    Traced,
+    #[error("the programs were unloaded with the last network")]
+    Unloaded,
+    #[error("cannot read the clock: {0}")]
+    Clock(std::io::Error),
     #[error(transparent)]
     Netns(#[from] NetnsError),
 }

@@ -12,6 +12,7 @@ mod parent;
 mod privilege;
 mod repair;
 mod target;
+mod trace;
 mod view;
 
 use std::io;
@@ -26,6 +27,7 @@ pub use host::NamedEndpoint;
 pub use network::NetworkPlan;
 use repair::Which;
 pub use target::{default_name, netns_path};
+pub use trace::{DroppedPacket, Trace, TraceFilter};
 pub use view::{EndpointStats, NetworkView, ParentStats, Stats};
 
 use crate::datapath::{Datapath, DatapathError};
@@ -65,6 +67,10 @@ pub enum EngineError {
     NoEndpoint { network: String, endpoint: String },
     #[error("no such endpoint: {0}")]
     NoSuchEndpoint(String),
+    #[error("there is no network here, so nothing to trace")]
+    NothingToTrace,
+    #[error("cannot read the clock: {0}")]
+    Clock(nix::Error),
     #[error("endpoint {0} is being made or removed by another process")]
     EndpointBusy(String),
     #[error("endpoint {name} exists in network {network} already")]

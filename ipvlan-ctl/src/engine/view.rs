@@ -106,9 +106,6 @@ impl Engine {
         };
         let networks = ready_networks(&store)?;
         let mut endpoints = self.live(store.records().endpoints()?).await?;
-        let is_meant = |row: &EndpointRow, word: &String| {
-            row.name == *word || (!word.is_empty() && row.id.as_str().starts_with(word.as_str()))
-        };
         for word in words {
             if !endpoints.iter().any(|row| is_meant(row, word)) {
                 return Err(no_endpoint(word));
@@ -175,12 +172,17 @@ impl Engine {
     }
 }
 
-fn ready_networks(store: &Store) -> Result<Vec<NetworkRow>> {
+pub(super) fn ready_networks(store: &Store) -> Result<Vec<NetworkRow>> {
     let mut rows = store.records().networks()?;
     rows.retain(|row| row.state == State::Ready);
     Ok(rows)
 }
 
-fn no_endpoint(word: &str) -> EngineError {
+/// Does `word` name this endpoint, by name, id or the beginning of its id?
+pub(super) fn is_meant(row: &EndpointRow, word: &str) -> bool {
+    row.name == word || (!word.is_empty() && row.id.as_str().starts_with(word))
+}
+
+pub(super) fn no_endpoint(word: &str) -> EngineError {
     EngineError::NoSuchEndpoint(word.to_owned())
 }

@@ -123,6 +123,13 @@ impl Store {
         Records(&self.connection)
     }
 
+    /// A number that changes whenever another connection has changed something.
+    pub fn revision(&self) -> Result<u32, StoreError> {
+        Ok(self
+            .connection
+            .query_row("PRAGMA data_version", [], |row| row.get(0))?)
+    }
+
     /// Runs `work` in one transaction that excludes other writers from its start. An error of
     /// `work` rolls everything back.
     pub fn transaction<T, E: From<StoreError>>(
