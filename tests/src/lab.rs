@@ -272,7 +272,11 @@ pub fn detach_all_programs(namespaces: &[&Namespace]) {
         fs::remove_file(entry.expect("an entry").path()).expect("a link is removed");
     }
     if kernel() == "6.1" {
-        sh(&format!("tc qdisc del dev {} clsact", Lab::PARENT));
+        // The host's loop-back has one only while there is a network in mode l3 or l3s.
+        sh(&format!(
+            "tc qdisc del dev {} clsact; tc qdisc del dev lo clsact 2>/dev/null || true",
+            Lab::PARENT
+        ));
         for namespace in namespaces {
             namespace.sh("tc qdisc del dev eth0 clsact");
         }

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod fault;
+mod hostile;
 mod lab;
 
 use std::process::{Command, Output};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 pub use daemon::{Daemon, eventually};
 pub use fault::killed_before;
+pub use hostile::{Ear, Raw, mac_of};
 pub use lab::{Counters, Figures, Lab, Namespace, detach_all_programs, snapshot, traces};
 use pretty_assertions::assert_str_eq;
 

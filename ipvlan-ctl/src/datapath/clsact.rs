@@ -10,6 +10,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::libc;
 use nix::net::if_::if_nametoindex;
 
 use super::hook::Hook;
@@ -105,10 +106,10 @@ fn filters(device: &str, attach_type: TcAttachType) -> Result<Vec<Option<u32>>> 
     };
     let request = tc_message(device, |message| message.header.parent = parent.into())?;
     let replies = exchange(
-        device,
         RouteNetlinkMessage::GetTrafficFilter(request),
         NLM_F_REQUEST | NLM_F_DUMP,
-    )?;
+    )
+    .map_err(|e| detach_error(device, e.to_string()))?;
     let filter = |message: TcMessage| {
         // The dump names each priority's chain first, without a handle.
         let has_handle = u32::from(message.header.handle) != 0;
@@ -138,12 +139,16 @@ fn remove_qdisc(device: &str) -> Result<()> {
         message.header.parent = 0xffff_fff1.into();
         message.header.handle = 0xffff_0000.into();
     })?;
-    exchange(
-        device,
+    let removed = exchange(
         RouteNetlinkMessage::DelQueueDiscipline(request),
         NLM_F_REQUEST | NLM_F_ACK,
-    )?;
-    Ok(())
+    );
+    match removed {
+        // Someone else has removed it: there is none, or an empty place for one.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(()),
+        Err(e) => Err(detach_error(device, e.to_string())),
+        Ok(_) => Ok(()),
+    }
 }
 
 fn tc_message(device: &str, fill: impl FnOnce(&mut TcMessage)) -> Result<TcMessage> {
@@ -154,40 +159,37 @@ fn tc_message(device: &str, fill: impl FnOnce(&mut TcMessage)) -> Result<TcMessa
 }
 
 /// One request and its replies, to the end of the dump or the acknowledgement.
-fn exchange(device: &str, request: RouteNetlinkMessage, flags: u16) -> Result<Vec<TcMessage>> {
-    let talk = || -> io::Result<Vec<TcMessage>> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        let mut message = NetlinkMessage::from(request);
-        message.header.flags = flags;
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        socket.send(&bytes, 0)?;
+fn exchange(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<TcMessage>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut message = NetlinkMessage::from(request);
+    message.header.flags = flags;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
 
-        let mut replies = Vec::new();
-        loop {
-            let (bytes, _) = socket.recv_from_full()?;
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                let reply = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
-                let length = (reply.header.length as usize).next_multiple_of(4);
-                rest = rest.get(length.max(16)..).unwrap_or_default();
-                match reply.payload {
-                    NetlinkPayload::Done(_) => return Ok(replies),
-                    NetlinkPayload::Error(e) if e.code.is_none() => return Ok(replies),
-                    NetlinkPayload::Error(e) => return Err(e.to_io()),
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(filter)) => {
-                        replies.push(filter);
-                    }
-                    _ => {}
+    let mut replies = Vec::new();
+    loop {
+        let (bytes, _) = socket.recv_from_full()?;
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let reply = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+            let length = (reply.header.length as usize).next_multiple_of(4);
+            rest = rest.get(length.max(16)..).unwrap_or_default();
+            match reply.payload {
+                NetlinkPayload::Done(_) => return Ok(replies),
+                NetlinkPayload::Error(e) if e.code.is_none() => return Ok(replies),
+                NetlinkPayload::Error(e) => return Err(e.to_io()),
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(filter)) => {
+                    replies.push(filter);
                 }
+                _ => {}
             }
         }
-    };
-    talk().map_err(|e| detach_error(device, e.to_string()))
+    }
 }
 
 fn detach_error(device: &str, why: String) -> DatapathError {
