@@ -174,6 +174,15 @@ impl Session<'_> {
             records.end(&row.network.id)?;
             records.delete_network(row.number)?;
             let left = records.networks()?;
+            for pool in &row.network.pools {
+                let is_shared = |other: &NetworkRow| {
+                    let mut pools = other.network.pools.iter();
+                    pools.any(|other| other.subnet == pool.subnet)
+                };
+                if !left.iter().any(is_shared) {
+                    records.delete_cursor(&pool.subnet)?;
+                }
+            }
             if let Some(datapath) = &datapath
                 && is_routed(&row)
                 && !left.iter().any(is_routed)

@@ -70,6 +70,15 @@ impl Records<'_> {
         Ok(())
     }
 
+    /// Forgets which address of `subnet` was handed out last: its last network is gone.
+    pub fn delete_cursor(&self, subnet: &IpNetwork) -> Result<(), StoreError> {
+        self.0.execute(
+            "DELETE FROM cursors WHERE subnet = ?1",
+            [subnet.to_string()],
+        )?;
+        Ok(())
+    }
+
     /// Releases every address of an endpoint.
     pub fn release(&self, endpoint: &Id) -> Result<(), StoreError> {
         let leases: Vec<Column> = self
