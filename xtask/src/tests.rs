@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// Minutes after which a VM is given up
-    #[arg(long, value_name = "MINUTES", default_value_t = 40)]
+    #[arg(long, value_name = "MINUTES", default_value_t = 50)]
     timeout: u64,
     /// Only tests whose name contains this
     filter: Option<String>,
