@@ -16,6 +16,9 @@ use nix::net::if_::if_nametoindex;
 use super::hook::Hook;
 use super::{Datapath, DatapathError, Result, absent_is_fine, map_error, pins};
 
+/// Of a clsact qdisc, and of an ingress qdisc (linux/pkt_sched.h).
+const QDISC_HANDLE: u32 = 0xffff_0000;
+
 /// First in line and always the same handle, so that attaching twice is refused by the kernel.
 pub fn options() -> NlOptions {
     NlOptions {
@@ -25,11 +28,21 @@ pub fn options() -> NlOptions {
     }
 }
 
-/// Adds the qdisc. `true` if it was not there before.
-pub fn ensure_qdisc(device: &str) -> Result<bool> {
+/// Adds the qdisc to `device` where there is none. On a device of the controller's own, which has
+/// `index`, it is then ours to remove; that is noted first, so that no kill leaves it unknown.
+pub fn ensure_qdisc(root: &Path, index: Option<u32>, device: &str) -> Result<()> {
+    if has_qdisc(device)? {
+        return Ok(());
+    }
+    if let Some(index) = index {
+        made_by_us(root)?
+            .insert(index, 1, 0)
+            .map_err(map_error("write", "CLSACT"))?;
+    }
     match tc::qdisc_add_clsact(device) {
-        Ok(()) => Ok(true),
-        Err(e) if pins::chain(&e).contains("os error 17") => Ok(false),
+        Ok(()) => Ok(()),
+        // Another process of ours was quicker.
+        Err(e) if pins::chain(&e).contains("os error 17") => Ok(()),
         Err(e) => Err(DatapathError::Attach {
             program: "the clsact qdisc",
             device: device.to_owned(),
@@ -38,11 +51,19 @@ pub fn ensure_qdisc(device: &str) -> Result<bool> {
     }
 }
 
-/// Notes that the device's qdisc is ours to remove.
-pub fn remember(root: &Path, index: u32) -> Result<()> {
-    made_by_us(root)?
-        .insert(index, 1, 0)
-        .map_err(map_error("write", "CLSACT"))
+/// Is the place of a clsact (or ingress) qdisc taken?
+fn has_qdisc(device: &str) -> Result<bool> {
+    let request = tc_message(device, |_| {})?;
+    let index = request.header.index;
+    let replies = exchange(
+        RouteNetlinkMessage::GetQueueDiscipline(request),
+        NLM_F_REQUEST | NLM_F_DUMP,
+    )
+    .map_err(|e| detach_error(device, e.to_string()))?;
+    let in_place = |message: &TcMessage| {
+        message.header.index == index && u32::from(message.header.handle) == QDISC_HANDLE
+    };
+    Ok(replies.iter().any(in_place))
 }
 
 /// The device, and its qdisc with it, is gone.
@@ -59,11 +80,9 @@ fn made_by_us(root: &Path) -> Result<HashMap<MapData, u32, u32>> {
 
 /// Removes our filters and, if we made it and nothing else is on it, the qdisc.
 pub fn detach(root: &Path, index: u32, device: &str, hooks: &[Hook]) -> Result<()> {
-    let mut ours = made_by_us(root)?;
-    let qdisc_is_ours = ours.get(&index, 0).is_ok();
-    absent_is_fine(ours.remove(&index), "CLSACT")?;
+    let qdisc_is_ours = made_by_us(root)?.get(&index, 0).is_ok();
     if if_nametoindex(device).is_err() {
-        return Ok(());
+        return forget(root, index);
     }
     let mut empty = true;
     for hook in hooks {
@@ -76,10 +95,10 @@ pub fn detach(root: &Path, index: u32, device: &str, hooks: &[Hook]) -> Result<(
         empty &= filters(device, hook.attach_type)?.is_empty();
     }
     if qdisc_is_ours && empty {
-        remove_qdisc(device)
-    } else {
-        Ok(())
+        remove_qdisc(device)?;
     }
+    // Last, so that a kill before it leaves no qdisc of ours unknown.
+    forget(root, index)
 }
 
 /// The name that a program opened by its pin has: the kernel keeps 15 bytes
@@ -137,7 +156,7 @@ fn program_id(option: &TcOption) -> Option<u32> {
 fn remove_qdisc(device: &str) -> Result<()> {
     let request = tc_message(device, |message| {
         message.header.parent = 0xffff_fff1.into();
-        message.header.handle = 0xffff_0000.into();
+        message.header.handle = QDISC_HANDLE.into();
     })?;
     let removed = exchange(
         RouteNetlinkMessage::DelQueueDiscipline(request),
@@ -183,9 +202,10 @@ fn exchange(request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<TcMessag
                 NetlinkPayload::Done(_) => return Ok(replies),
                 NetlinkPayload::Error(e) if e.code.is_none() => return Ok(replies),
                 NetlinkPayload::Error(e) => return Err(e.to_io()),
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(filter)) => {
-                    replies.push(filter);
-                }
+                NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::NewTrafficFilter(reply)
+                    | RouteNetlinkMessage::NewQueueDiscipline(reply),
+                ) => replies.push(reply),
                 _ => {}
             }
         }

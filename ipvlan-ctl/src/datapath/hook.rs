@@ -105,11 +105,8 @@ pub fn has_tcx() -> bool {
 /// Attaches the owner's programs to `device` of the calling thread's namespace.
 pub fn attach(root: &Path, owner: Owner, device: &str) -> Result<()> {
     let tcx = has_tcx();
-    if !tcx
-        && clsact::ensure_qdisc(device)?
-        && let Some(index) = owner.index()
-    {
-        clsact::remember(root, index)?;
+    if !tcx {
+        clsact::ensure_qdisc(root, owner.index(), device)?;
     }
     for hook in owner.hooks() {
         if tcx {
