@@ -2,6 +2,7 @@
 //! namespaces that end with it, and prints its tables as JSON; `report` shows such files.
 
 mod bpf;
+mod dns;
 mod frame;
 mod ipam;
 mod programs;
@@ -20,6 +21,10 @@ enum Bench {
     Programs(programs::Args),
     /// Address allocation against the number of leases
     Ipam(ipam::Args),
+    /// The resolver, beside aardvark-dns
+    Dns(dns::Args),
+    #[command(hide = true)]
+    Answer,
     /// Shows measured tables
     Report {
         /// What the other subcommands printed
@@ -32,6 +37,8 @@ fn main() -> Result<()> {
     let tables = match Bench::parse() {
         Bench::Programs(args) => programs::measure(&args)?,
         Bench::Ipam(args) => ipam::measure(&args)?,
+        Bench::Dns(args) => dns::measure(&args)?,
+        Bench::Answer => return dns::answer(),
         Bench::Report { files } => return report::show(&files),
     };
     println!("{}", serde_json::to_string_pretty(&tables)?);

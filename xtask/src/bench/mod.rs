@@ -2,6 +2,7 @@
 //! built and run from here.
 
 mod datapath;
+mod dns;
 mod ipam;
 
 use std::process::ExitCode;
@@ -15,6 +16,8 @@ pub enum Bench {
     Datapath(datapath::Args),
     /// What an address costs, against the number of leases
     Ipam(ipam::Args),
+    /// How many names are resolved in a second, beside aardvark-dns
+    Dns(dns::Args),
 }
 
 impl Bench {
@@ -22,6 +25,7 @@ impl Bench {
         match self {
             Bench::Datapath(args) => datapath::bench(args),
             Bench::Ipam(args) => ipam::bench(args),
+            Bench::Dns(args) => dns::bench(args),
         }
     }
 }
