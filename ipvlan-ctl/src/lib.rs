@@ -11,6 +11,7 @@
 //! processes in endpoints; [`dns`] answers for names, and [`daemon`] has it follow the store and
 //! the programs follow the host; [`cli`] translates words into verbs and results into text.
 
+pub mod adapters;
 pub mod cli;
 pub mod daemon;
 pub mod datapath;

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod fault;
+mod guide;
 mod hostile;
 mod lab;
 
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 pub use daemon::{Daemon, eventually};
 pub use fault::killed_before;
+pub use guide::Guide;
 pub use hostile::{Ear, Raw, mac_of};
 pub use lab::{Counters, Figures, Lab, Namespace, detach_all_programs, snapshot, traces};
 use pretty_assertions::assert_str_eq;

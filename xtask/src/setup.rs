@@ -42,7 +42,7 @@ const VM: [&str; 8] = [
 ];
 
 /// What is called inside a VM, which sees the host's own files.
-const GUEST: [&str; 10] = [
+const GUEST: [&str; 12] = [
     "bind9-dnsutils",
     "dnsmasq-base",
     "musl-tools",
@@ -53,6 +53,8 @@ const GUEST: [&str; 10] = [
     "bpftool",
     "nftables",
     "procps",
+    "containernetworking-plugins",
+    "containerd",
 ];
 
 /// The folder of what is downloaded and built once.

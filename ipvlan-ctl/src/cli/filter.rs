@@ -135,6 +135,7 @@ mod tests {
             internal: false,
             host_access: false,
             shared_parent: false,
+            external_ipam: false,
             ipv4: true,
             ipv6: false,
             mtu: None,

@@ -22,6 +22,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use crate::adapters;
 use crate::daemon::{AskError, Home};
 use crate::engine::Engine;
 use crate::runtime::{self, RunDir};
@@ -144,6 +145,8 @@ enum Command {
     Manual {
         folder: PathBuf,
     },
+    /// Be a CNI plugin, as when called by the name ipvlan-ctl-cni
+    Cni,
     #[command(name = runtime::init::SUBCOMMAND, hide = true)]
     Init {
         control: i32,
@@ -154,7 +157,10 @@ enum Command {
 
 pub fn main() -> ExitCode {
     // clap itself ends with 2 where the words make no command.
-    let cli = Cli::parse();
+    let cli = match door() {
+        Some(command) => Cli::parse_from(["ipvlan-ctl", command]),
+        None => Cli::parse(),
+    };
     match cli.run() {
         Ok(code) => code,
         // The reader has what it wanted, as in `ipvlan-ctl network ls | head -1`.
@@ -163,6 +169,15 @@ pub fn main() -> ExitCode {
             report(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The command that the name of the executable stands for, where other engines call it by one.
+fn door() -> Option<&'static str> {
+    let path = PathBuf::from(std::env::args_os().next()?);
+    match path.file_name()?.to_str()? {
+        "ipvlan-ctl-cni" => Some("cni"),
+        _ => None,
     }
 }
 
@@ -188,6 +203,9 @@ impl Cli {
             Command::Daemon(command) => command.run(&places),
             Command::Completion(command) => command.run(),
             Command::Manual { folder } => manual::write(&folder),
+            Command::Cni => Ok(adapters::cni::main(|work| {
+                places.with_engine(async |engine| work.run(engine).await)
+            })),
             Command::Init { control } => Ok(runtime::init::main(control)),
             Command::Shim => Ok(run::run_shim()),
         }

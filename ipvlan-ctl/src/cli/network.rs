@@ -220,6 +220,7 @@ impl Command {
 impl Create {
     async fn run(self, engine: &Engine) -> anyhow::Result<ExitCode> {
         let request = CreateRequest {
+            external_ipam: false,
             name: self.name,
             driver: self.driver,
             internal: self.internal,
@@ -323,6 +324,7 @@ impl Connect {
 
     async fn run(self, engine: &Engine) -> anyhow::Result<ExitCode> {
         let request = ConnectRequest {
+            given: None,
             network: self.network,
             netns: netns_path(&self.target),
             name: self.name,

@@ -14,7 +14,7 @@ use super::{
 use crate::datapath::{Datapath, EndpointPolicy};
 use crate::kernel::{Netlink, Netns, NetnsIdentity, Slave, SlaveAddresses, SlaveRequest};
 use crate::model::ipam::{self, Family};
-use crate::model::{Id, Invalid, Network};
+use crate::model::{AddressPlan, Id, Invalid, Network};
 use crate::store::{EndpointRow, NetworkRow, Records, State, StoreError};
 
 /// How many indices are tried before giving up; a taken one is a rare accident.
@@ -34,6 +34,8 @@ pub struct ConnectRequest {
     pub aliases: Vec<String>,
     /// The first free `ethN` if `None`.
     pub ifname: Option<String>,
+    /// What an external IPAM has given; needed where the network has one, and only there.
+    pub given: Option<AddressPlan>,
 }
 
 /// An endpoint's namespace, open, and how it is known later.
@@ -54,7 +56,7 @@ impl Engine {
             return Err(not_found(&request.network).into());
         };
         let network = session.present_network(&request.network).await?;
-        let row = session.reserve_endpoint(&network, request, &target).await?;
+        let (network, row) = session.reserve_endpoint(&network, request, &target).await?;
         match session
             .build_endpoint(&network, row.clone(), request, &target)
             .await
@@ -104,7 +106,7 @@ impl Engine {
             }
             other => other?,
         }
-        session.hand_over_default_routes(&row).await
+        session.hand_over_routes(&row).await
     }
 
     async fn open_target(&self, request: &ConnectRequest) -> Result<Target> {
@@ -181,17 +183,18 @@ impl Session<'_> {
         Ok(row)
     }
 
+    /// Returns the network as it is then, and the endpoint.
     async fn reserve_endpoint(
         &mut self,
         network: &NetworkRow,
         request: &ConnectRequest,
         target: &Target,
-    ) -> Result<EndpointRow> {
+    ) -> Result<(NetworkRow, EndpointRow)> {
         let owner = self.owner.clone();
         let boot = &self.engine.boot;
         self.reserve(|records| {
             // It may have been removed meanwhile.
-            let network = records
+            let mut network = records
                 .network(&network.network.id)?
                 .filter(|row| row.state == State::Ready)
                 .ok_or_else(|| EngineError::NetworkBusy(network.network.name.clone()))?;
@@ -217,7 +220,13 @@ impl Session<'_> {
                 });
             }
             let slot = records.take_slot()?;
-            let leases = allocate(&network.network, request, records)?;
+            let leases = match &request.given {
+                Some(given) => {
+                    admit(&mut network, given, records)?;
+                    given_leases(&network.network, given, records)?
+                }
+                None => allocate(&network.network, request, records)?,
+            };
             let leased = |v6: bool| {
                 let addresses = leases.iter().map(|lease| lease.address);
                 addresses
@@ -236,7 +245,10 @@ impl Session<'_> {
                 identity: target.identity,
                 boot: boot.clone(),
                 parent_index: network.parent_index,
-                addresses: network.network.address_plan(leased(false), leased(true)),
+                addresses: match &request.given {
+                    Some(given) => given.clone(),
+                    None => network.network.address_plan(leased(false), leased(true)),
+                },
                 link_local: link_local(&network.network, records, slot)?,
                 state: State::Creating,
                 created: now(),
@@ -249,7 +261,7 @@ impl Session<'_> {
                     records.set_cursor(&subnet, lease.address)?;
                 }
             }
-            Ok(row)
+            Ok((network, row))
         })
         .await
     }
@@ -262,6 +274,10 @@ impl Session<'_> {
         target: &Target,
     ) -> Result<EndpointRow> {
         let datapath = self.engine.datapath()?;
+        if network.network.external_ipam {
+            // Its subnets may be new.
+            datapath.put_network(&parent::policy(network))?;
+        }
         let row = self
             .make_slave(network, row, request, target, &datapath)
             .await?;
@@ -372,9 +388,9 @@ impl Session<'_> {
         self.forget_endpoint(id)
     }
 
-    /// The default route that a namespace lost with an endpoint is that of the oldest left in it
-    /// from then on.
-    async fn hand_over_default_routes(&self, gone: &EndpointRow) -> Result<()> {
+    /// The routes that a namespace lost with an endpoint, above all the default route, are those
+    /// of the oldest left in it from then on.
+    async fn hand_over_routes(&self, gone: &EndpointRow) -> Result<()> {
         let boot = &self.engine.boot;
         let left = self.store.records().endpoints_in(gone.identity, boot)?;
         if left.is_empty() {
@@ -388,7 +404,7 @@ impl Session<'_> {
         for row in left {
             if row.state == State::Ready && self.engine.is_alive(&row).await? {
                 let index = slave(&row).index;
-                Netlink::give_default_routes(&netns, index, &row.ifname, &row.addresses).await?;
+                Netlink::give_routes(&netns, index, &row.ifname, &row.addresses).await?;
             }
         }
         Ok(())
@@ -458,12 +474,60 @@ struct Lease {
     next_of: Option<IpNetwork>,
 }
 
+/// Takes in what an external IPAM has given, and its subnets where they are new to the network.
+fn admit(network: &mut NetworkRow, given: &AddressPlan, records: &Records<'_>) -> Result<()> {
+    let body = &mut network.network;
+    if !body.external_ipam {
+        return Err(Invalid::new(
+            "network",
+            &body.name,
+            "it gives addresses itself; none of another IPAM are taken",
+        )
+        .into());
+    }
+    let known = body.clone();
+    let networks: Vec<Network> = records.networks()?.into_iter().map(|r| r.network).collect();
+    for address in given.v4.into_iter().chain(given.v6) {
+        body.admit(address, &networks)?;
+    }
+    if *body != known {
+        records.set_network(network.number, body)?;
+    }
+    Ok(())
+}
+
+fn given_leases(
+    network: &Network,
+    given: &AddressPlan,
+    records: &Records<'_>,
+) -> Result<Vec<Lease>> {
+    let given = given.v4.into_iter().chain(given.v6);
+    given
+        .map(|address| {
+            let address = address.ip();
+            ipam::requested(network, "IPAM address", address, records)?;
+            Ok(Lease {
+                address,
+                next_of: None,
+            })
+        })
+        .collect()
+}
+
 /// Chooses the addresses of an endpoint: those asked for, or the next ones.
 fn allocate(
     network: &Network,
     request: &ConnectRequest,
     records: &Records<'_>,
 ) -> Result<Vec<Lease>> {
+    if network.external_ipam {
+        return Err(Invalid::new(
+            "network",
+            &network.name,
+            "its addresses come from another IPAM; only the runtime that made it can connect to it",
+        )
+        .into());
+    }
     let families = [
         (network.ipv4, Family::V4, "--ip", request.ip.map(IpAddr::V4)),
         (

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::parent::rests_on;
 use super::{Engine, Result, privilege};
-use crate::model::Network;
+use crate::model::{DOOR_LABEL, Network};
 use crate::store::{EndpointRow, State, Store};
 
 /// A whole endpoint of this boot, as the names need it.
@@ -30,7 +30,8 @@ impl Engine {
         }
     }
 
-    /// Every whole endpoint of this boot, the oldest first. Its namespace may be gone.
+    /// Every whole endpoint of this boot, the oldest first, without those of other engines, which
+    /// have names of their own. Its namespace may be gone.
     pub fn named_endpoints(&self) -> Result<Vec<NamedEndpoint>> {
         let Some(store) = Store::open_existing(&self.state_dir)? else {
             return Ok(Vec::new());
@@ -42,6 +43,7 @@ impl Engine {
             .networks()?
             .into_iter()
             .map(|row| (row.number, row.network))
+            .filter(|(_, network)| !network.labels.contains_key(DOOR_LABEL))
             .collect();
         Ok(endpoints
             .into_iter()

@@ -5,7 +5,9 @@
 //! which may be repeated and takes back whatever has been done so far. A verb that fails calls
 //! it, a verb that removes calls it, and repair calls it for work whose process is gone.
 
+mod check;
 mod endpoint;
+mod ensure;
 mod host;
 mod network;
 mod parent;

@@ -4,17 +4,19 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+    InfoData, InfoIpVlan, InfoKind, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    State,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use rtnetlink::{LinkDummy, LinkUnspec, LinkVlan};
 
 use super::{KernelError, Netlink};
-use crate::model::LinkView;
+use crate::model::ipam::Family;
+use crate::model::{LinkView, Mode, Route};
 
 /// A link of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +28,12 @@ pub struct Link {
     pub state: String,
     /// Index of the device under it (`IFLA_LINK`), perhaps in another namespace.
     pub below: Option<u32>,
-    /// Its MAC address, where neighbours ask for it: not on links without ARP.
-    pub hardware: Option<[u8; 6]>,
+    /// Its MAC address.
+    pub mac: Option<[u8; 6]>,
+    /// Neighbours ask for its MAC address (no `IFF_NOARP`).
+    pub arp: bool,
+    /// Of an ipvlan slave.
+    pub mode: Option<Mode>,
 }
 
 impl Link {
@@ -46,7 +52,9 @@ impl Link {
             up: flags.contains(LinkFlags::Up),
             state: "unknown".into(),
             below: None,
-            hardware: None,
+            mac: None,
+            arp: !flags.contains(LinkFlags::Noarp),
+            mode: None,
         };
         for attribute in message.attributes {
             match attribute {
@@ -54,15 +62,18 @@ impl Link {
                 LinkAttribute::Mtu(mtu) => link.view.mtu = mtu,
                 LinkAttribute::Controller(master) => link.view.master = Some(master),
                 LinkAttribute::Link(below) => link.below = Some(below),
-                LinkAttribute::Address(bytes) if !flags.contains(LinkFlags::Noarp) => {
-                    link.hardware = bytes.try_into().ok();
-                }
+                LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok(),
                 LinkAttribute::OperState(state) => link.state = state_name(state).into(),
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
-                        if let LinkInfo::Kind(kind) = info {
-                            link.view.ipvlan = matches!(kind, InfoKind::IpVlan | InfoKind::IpVtap);
-                            link.view.kind = Some(kind.to_string());
+                        match info {
+                            LinkInfo::Kind(kind) => {
+                                link.view.ipvlan =
+                                    matches!(kind, InfoKind::IpVlan | InfoKind::IpVtap);
+                                link.view.kind = Some(kind.to_string());
+                            }
+                            LinkInfo::Data(InfoData::IpVlan(data)) => link.mode = mode_of(&data),
+                            _ => {}
                         }
                     }
                 }
@@ -71,6 +82,15 @@ impl Link {
         }
         link
     }
+}
+
+fn mode_of(data: &[InfoIpVlan]) -> Option<Mode> {
+    data.iter().find_map(|info| match info {
+        InfoIpVlan::Mode(IpVlanMode::L2) => Some(Mode::L2),
+        InfoIpVlan::Mode(IpVlanMode::L3) => Some(Mode::L3),
+        InfoIpVlan::Mode(IpVlanMode::L3S) => Some(Mode::L3s),
+        _ => None,
+    })
 }
 
 fn state_name(state: State) -> &'static str {
@@ -113,7 +133,7 @@ impl Netlink {
     }
 
     /// Every address with its prefix, by the index of its link.
-    async fn addresses_by_link(&self) -> Result<Vec<(u32, IpNetwork)>, KernelError> {
+    pub async fn addresses_by_link(&self) -> Result<Vec<(u32, IpNetwork)>, KernelError> {
         let replies = self
             .dump(
                 "addresses",
@@ -165,37 +185,34 @@ impl Netlink {
             .into_iter()
             .map(|(_, address)| address)
             .collect();
-        let routes = self
+        let routes = self.routes().await?;
+        used.extend(
+            routes
+                .into_iter()
+                .map(|(_, route)| route.to)
+                .filter(|to| to.prefix() > 0),
+        );
+        used.sort_unstable();
+        used.dedup();
+        Ok(used)
+    }
+
+    /// Every unicast route of the namespace in the order of the kernel's tables, by the index of
+    /// its link; those that have several links left out.
+    pub async fn routes(&self) -> Result<Vec<(u32, Route)>, KernelError> {
+        let replies = self
             .dump(
                 "routes",
                 RouteNetlinkMessage::GetRoute(RouteMessage::default()),
             )
             .await?;
-        for reply in routes {
-            let RouteNetlinkMessage::NewRoute(message) = reply else {
-                continue;
-            };
-            if message.header.kind != RouteType::Unicast {
-                continue;
-            }
-            for attribute in &message.attributes {
-                let RouteAttribute::Destination(destination) = attribute else {
-                    continue;
-                };
-                let address: IpAddr = match destination {
-                    RouteAddress::Inet(v4) => (*v4).into(),
-                    RouteAddress::Inet6(v6) => (*v6).into(),
-                    _ => continue,
-                };
-                let length = message.header.destination_prefix_length;
-                if length > 0 {
-                    used.extend(IpNetwork::new(address, length).ok());
-                }
-            }
-        }
-        used.sort_unstable();
-        used.dedup();
-        Ok(used)
+        Ok(replies
+            .into_iter()
+            .filter_map(|reply| match reply {
+                RouteNetlinkMessage::NewRoute(message) => read_route(&message),
+                _ => None,
+            })
+            .collect())
     }
 
     /// Makes a dummy link and sets it up. Returns its index.
@@ -255,4 +272,33 @@ impl Netlink {
             other => other.map(drop),
         }
     }
+}
+
+fn read_route(message: &RouteMessage) -> Option<(u32, Route)> {
+    if message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let address = |address: &RouteAddress| match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    };
+    let family = match message.header.address_family {
+        AddressFamily::Inet => Family::V4,
+        AddressFamily::Inet6 => Family::V6,
+        _ => return None,
+    };
+    let (mut link, mut to, mut via) = (None, family.everything(), None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => link = Some(*index),
+            RouteAttribute::Gateway(gateway) => via = address(gateway),
+            RouteAttribute::Destination(destination) => {
+                let length = message.header.destination_prefix_length;
+                to = IpNetwork::new(address(destination)?, length).ok()?;
+            }
+            _ => {}
+        }
+    }
+    Some((link?, Route { to, via }))
 }

@@ -14,13 +14,13 @@ use netlink_packet_route::link::{
     IpVlanMode, LinkAttribute, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
+use netlink_packet_route::route::{RouteProtocol, RouteScope};
 use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
 use super::announce::announce;
 use super::{KernelError, Link, Netlink, Netns};
-use crate::model::{AddressPlan, Flag, Mode};
+use crate::model::{AddressPlan, Flag, Mode, Route};
 
 /// A slave to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,11 +242,11 @@ pub(super) async fn configure(
     inside.set_up(1, "lo").await?;
     inside.set_up(index, name).await?;
     if let Some(IpNetwork::V6(v6)) = plan.v6
-        && let Some(hardware) = inside.hardware(index).await?
+        && let Some(mac) = inside.mac_asked_for(index).await?
     {
-        announce(netns, index, name, hardware, v6.ip())?;
+        announce(netns, index, name, mac, v6.ip())?;
     }
-    inside.add_defaults(index, name, plan).await
+    inside.add_routes(index, name, plan).await
 }
 
 /// Sets a device's switch (`/proc/sys/net/FAMILY/conf/NAME/SWITCH`) to 1. The folder is that of
@@ -272,32 +272,24 @@ impl Netlink {
         configure(&inside, netns, index, name, addresses).await
     }
 
-    /// Gives `netns` the default routes of one of its slaves, where it has none.
-    pub async fn give_default_routes(
+    /// Gives `netns` the routes of one of its slaves, where it has none.
+    pub async fn give_routes(
         netns: &Netns,
         index: u32,
         name: &str,
         plan: &AddressPlan,
     ) -> Result<(), KernelError> {
-        Self::open_in(netns)?.add_defaults(index, name, plan).await
+        Self::open_in(netns)?.add_routes(index, name, plan).await
     }
 
-    async fn add_defaults(
+    async fn add_routes(
         &self,
         index: u32,
         name: &str,
         plan: &AddressPlan,
     ) -> Result<(), KernelError> {
-        for gateway in plan.gateway4.into_iter().chain(plan.gateway6) {
-            self.default_via(index, name, gateway).await?;
-        }
-        if plan.device_default {
-            if plan.v4.is_some() {
-                self.default_by_device(index, name, false).await?;
-            }
-            if plan.v6.is_some() {
-                self.default_by_device(index, name, true).await?;
-            }
+        for route in plan.all_routes() {
+            self.add_route(index, name, route).await?;
         }
         Ok(())
     }
@@ -312,10 +304,11 @@ impl Netlink {
             .expect("a namespace has fewer links than there are numbers"))
     }
 
-    async fn hardware(&self, index: u32) -> Result<Option<[u8; 6]>, KernelError> {
+    /// The MAC address of a link where neighbours ask for it.
+    async fn mac_asked_for(&self, index: u32) -> Result<Option<[u8; 6]>, KernelError> {
         let links = self.links().await?;
         let link = links.into_iter().find(|link| link.view.index == index);
-        Ok(link.and_then(|link| link.hardware))
+        Ok(link.filter(|link| link.arp).and_then(|link| link.mac))
     }
 
     /// Stops the kernel from making a link-local address of its own.
@@ -368,48 +361,39 @@ impl Netlink {
         .map(drop)
     }
 
-    async fn default_via(
-        &self,
-        index: u32,
-        name: &str,
-        gateway: IpAddr,
-    ) -> Result<(), KernelError> {
-        let message = match gateway {
-            IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new()
-                .output_interface(index)
-                .gateway(v4)
-                .build(),
-            IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new()
-                .output_interface(index)
-                .gateway(v6)
-                .build(),
-        };
-        self.add_default(&format!("{gateway} on {name}"), message)
-            .await
-    }
-
-    async fn default_by_device(&self, index: u32, name: &str, v6: bool) -> Result<(), KernelError> {
-        let message = if v6 {
-            RouteMessageBuilder::<Ipv6Addr>::new()
-                .output_interface(index)
+    /// Of two routes to one destination the first stays: a namespace with several networks has
+    /// its default route from the first, as Docker's.
+    async fn add_route(&self, index: u32, name: &str, route: Route) -> Result<(), KernelError> {
+        let mut message = match (route.to, route.via) {
+            (IpNetwork::V4(to), via) => {
+                let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+                    .output_interface(index)
+                    .destination_prefix(to.network(), to.prefix());
+                match via {
+                    Some(IpAddr::V4(via)) => builder.gateway(via),
+                    _ => builder.scope(RouteScope::Link),
+                }
                 .build()
-        } else {
-            RouteMessageBuilder::<Ipv4Addr>::new()
-                .output_interface(index)
-                .scope(RouteScope::Link)
+            }
+            (IpNetwork::V6(to), via) => {
+                let builder = RouteMessageBuilder::<Ipv6Addr>::new()
+                    .output_interface(index)
+                    .destination_prefix(to.network(), to.prefix());
+                match via {
+                    Some(IpAddr::V6(via)) => builder.gateway(via),
+                    _ => builder,
+                }
                 .build()
+            }
         };
-        self.add_default(name, message).await
-    }
-
-    /// A namespace with several networks has its default route from the first, as Docker's.
-    async fn add_default(&self, by: &str, mut message: RouteMessage) -> Result<(), KernelError> {
         // As `ip route add` and Docker.
         message.header.protocol = RouteProtocol::Boot;
+        let Route { to, via } = route;
+        let via = via.map_or(String::new(), |via| format!(" via {via}"));
         match self
             .request(
-                "add the default route by",
-                by,
+                "add the route",
+                &format!("{to}{via} on {name}"),
                 RouteNetlinkMessage::NewRoute(message),
                 NLM_F_CREATE | NLM_F_EXCL,
             )

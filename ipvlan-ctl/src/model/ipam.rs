@@ -1,7 +1,7 @@
 //! Address allocation: serial, per pool, over an abstract set of leases.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use thiserror::Error;
@@ -94,6 +94,15 @@ impl Family {
             IpNetwork::V4(_) => Self::V4,
             IpNetwork::V6(_) => Self::V6,
         }
+    }
+
+    /// The prefix of a default route.
+    pub fn everything(self) -> IpNetwork {
+        let any = match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        IpNetwork::new(any, 0).expect("0 is a prefix length")
     }
 }
 
@@ -229,7 +238,6 @@ pub fn requested<'n, L: Leases>(
 mod tests {
     use std::collections::{BTreeMap, BTreeSet, HashMap};
     use std::convert::Infallible;
-    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use proptest::prelude::*;
 

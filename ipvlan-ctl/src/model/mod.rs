@@ -12,9 +12,12 @@ mod fixtures;
 mod options;
 mod parent;
 mod pools;
+mod same;
 
 pub use find::{FindError, find};
 pub use id::Id;
 pub use invalid::Invalid;
-pub use network::{AddressPlan, CreateRequest, Flag, HostView, LinkView, Mode, Network, Parent};
+pub use network::{
+    AddressPlan, CreateRequest, DOOR_LABEL, Flag, HostView, LinkView, Mode, Network, Parent, Route,
+};
 pub use pool::{Pool, Reservation, Usage};

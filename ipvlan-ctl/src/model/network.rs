@@ -76,6 +76,10 @@ impl Parent {
     }
 }
 
+/// Label of the networks that another engine made through a door of ours; its value names the
+/// door. Such an engine answers for names itself.
+pub const DOOR_LABEL: &str = "io.ipvlan-ctl.door";
+
 /// A network as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -92,6 +96,10 @@ pub struct Network {
     pub host_access: bool,
     /// The parent may be shared with other networks that say so too (`-o shared_parent=true`).
     pub shared_parent: bool,
+    /// Addresses come from someone else's IPAM, such as a CNI delegate: none is reserved or
+    /// given here, and the pools are the subnets seen so far.
+    #[serde(default)]
+    pub external_ipam: bool,
     pub ipv4: bool,
     pub ipv6: bool,
     pub mtu: Option<u32>,
@@ -108,6 +116,8 @@ pub struct CreateRequest {
     /// `-d`; empty or `ipvlan` (or `ipvlan-ctl`).
     pub driver: Option<String>,
     pub internal: bool,
+    /// See [`Network::external_ipam`].
+    pub external_ipam: bool,
     pub ipv4: Option<bool>,
     pub ipv6: bool,
     pub subnets: Vec<String>,
@@ -159,6 +169,18 @@ pub struct AddressPlan {
     pub gateway6: Option<IpAddr>,
     /// L3 and L3s, not internal: `default dev ethN scope link`.
     pub device_default: bool,
+    /// Routes that an external IPAM gave. One that the namespace has already stays as it is.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+}
+
+/// A route of an endpoint's interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Host bits are zero; prefix length 0 is a default route.
+    pub to: IpNetwork,
+    /// On the link if `None`.
+    pub via: Option<IpAddr>,
 }
 
 impl Network {
@@ -192,7 +214,27 @@ impl Network {
             gateway4: gateway(v4),
             gateway6: gateway(v6),
             device_default: self.mode != Mode::L2 && !self.internal,
+            routes: Vec::new(),
         }
+    }
+}
+
+impl AddressPlan {
+    /// Every route that the interface has beside those of its own subnets.
+    pub fn all_routes(&self) -> Vec<Route> {
+        let default = |family: Family, via: Option<IpAddr>| Route {
+            to: family.everything(),
+            via,
+        };
+        let by_device = |address: Option<IpNetwork>, family: Family| {
+            (self.device_default && address.is_some()).then(|| default(family, None))
+        };
+        let mut routes = self.routes.clone();
+        routes.extend(self.gateway4.map(|via| default(Family::V4, Some(via))));
+        routes.extend(self.gateway6.map(|via| default(Family::V6, Some(via))));
+        routes.extend(by_device(self.v4, Family::V4));
+        routes.extend(by_device(self.v6, Family::V6));
+        routes
     }
 }
 
@@ -214,7 +256,7 @@ impl CreateRequest {
                 families,
                 mode: options.mode,
                 parent: placement.parent.name(),
-                gateway: options.mode == Mode::L2 && !internal,
+                gateway: options.mode == Mode::L2 && !internal && !self.external_ipam,
             },
         )?;
         Ok(Network {
@@ -227,6 +269,7 @@ impl CreateRequest {
             internal,
             host_access: options.host_access,
             shared_parent: options.shared_parent,
+            external_ipam: self.external_ipam,
             ipv4: families.v4,
             ipv6: families.v6,
             mtu: options.mtu,

@@ -35,6 +35,19 @@ pub enum Reservation<'p> {
     Aux(&'p str),
 }
 
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.subnet)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, " (gateway {gateway})")?;
+        }
+        if let Some(range) = self.range {
+            write!(f, " (range {range})")?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Reservation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -39,6 +39,9 @@ pub fn resolve(
     give_gateways(&request.gateways, &mut pools)?;
     give_ranges(&request.ip_ranges, &mut pools)?;
     give_aux(&request.aux_addresses, &mut pools)?;
+    if request.external_ipam {
+        return Ok(pools);
+    }
     if needs.families.v4 && !pools.iter().any(|pool| pool.subnet.is_ipv4()) {
         pools.insert(0, Pool::new(default_v4(host)?));
     }
@@ -63,6 +66,44 @@ pub fn resolve(
         }
     }
     Ok(pools)
+}
+
+impl Network {
+    /// Takes in an address that an external IPAM has given, and its subnet if that is new.
+    /// `networks` are those of the host.
+    pub fn admit(&mut self, address: IpNetwork, networks: &[Network]) -> Result<(), Invalid> {
+        if self.pool_of(address.ip()).is_some() {
+            return Ok(());
+        }
+        let subnet = parse_subnet(&masked(&address).to_string())?;
+        let host = HostView {
+            networks: networks
+                .iter()
+                .filter(|other| other.id != self.id)
+                .cloned()
+                .collect(),
+            ..HostView::default()
+        };
+        let needs = Needs {
+            families: Families { v4: true, v6: true },
+            mode: self.mode,
+            parent: self.parent.name(),
+            gateway: false,
+        };
+        check_overlap(&subnet.to_string(), &subnet, &self.pools, &host, &needs)?;
+        self.ipv4 |= subnet.is_ipv4();
+        self.ipv6 |= subnet.is_ipv6();
+        self.pools.push(Pool::new(subnet));
+        Ok(())
+    }
+}
+
+/// The pools that a request names, whatever else the host has; none if it leaves them to us.
+pub fn named(request: &CreateRequest, needs: &Needs<'_>) -> Result<Vec<Pool>, Invalid> {
+    if request.subnets.is_empty() {
+        return Ok(Vec::new());
+    }
+    resolve(request, &HostView::default(), needs)
 }
 
 /// `ADDRESS/PREFIX` with no host bits set.

@@ -23,9 +23,12 @@ const MIGRATIONS: &[&str] = &[
 ];
 const VERSION: u32 = MIGRATIONS.len() as u32;
 
-/// How long a process waits for another's transaction. Transactions hold no kernel work, so
-/// that only a stopped process can exhaust this.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a process waits for others' transactions. They hold no kernel work, so that only a
+/// stopped process, or hundreds at once on a slow machine, can exhaust this.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two tries. SQLite's own pauses grow, so that of a hundred processes the newest would
+/// always come first; these are the same for all.
+const PAUSE: Duration = Duration::from_millis(30);
 
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -82,8 +85,8 @@ impl Store {
     fn connect(directory: &Path, create: OpenFlags) -> Result<Self, StoreError> {
         let path = file_of(directory);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
-        let connection = Connection::open_with_flags(&path, flags)?;
-        connection.busy_timeout(PATIENCE)?;
+        let mut connection = Connection::open_with_flags(&path, flags)?;
+        connection.busy_handler(Some(wait))?;
         connection.pragma_update(None, "foreign_keys", true)?;
         write_ahead(&connection)?;
         let mut store = Self { connection };
@@ -144,6 +147,12 @@ impl Store {
         transaction.commit().map_err(StoreError::from)?;
         Ok(value)
     }
+}
+
+/// Waits before try number `tries`; false once it has been long enough.
+fn wait(tries: i32) -> bool {
+    std::thread::sleep(PAUSE.mul_f32(rand::random_range(0.5..1.5)));
+    u128::try_from(tries).is_ok_and(|tries| tries < PATIENCE.as_millis() / PAUSE.as_millis())
 }
 
 fn file_of(directory: &Path) -> PathBuf {

@@ -1,0 +1,4 @@
+//! The doors for other engines: each translates a protocol's words into the engine's verbs and
+//! their results back. No logic, no state.
+
+pub mod cni;

@@ -1,0 +1,434 @@
+//! The CNI plugin: beside the reference plugin, driven by a real runtime, and damaged.
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+
+use ipvlan_tests::{
+    Guide, Lab, Namespace, ctl, eventually, kernel, settles_as, sh, succeeds, traces,
+};
+use serde_json::{Value, json};
+
+/// Where Debian has the reference plugins.
+const REFERENCE: &str = "/usr/lib/cni";
+/// Where the plugin is under its own name.
+const OURS: &str = "/run/cni-test";
+
+/// A configuration on the lab's parent, which `more` adds to.
+fn conf(more: Value) -> Value {
+    sh(&format!(
+        "mkdir -p {OURS}; ln -sf \"$IPVLAN_CTL\" {OURS}/ipvlan-ctl-cni"
+    ));
+    let mut conf = json!({
+        "cniVersion": "1.1.0",
+        "name": "pods",
+        "type": "ipvlan-ctl-cni",
+        "master": Lab::PARENT,
+    });
+    for (key, value) in more.as_object().expect("an object") {
+        conf[key] = value.clone();
+    }
+    conf
+}
+
+fn own_ipam() -> Value {
+    json!({"ipam": {"type": "ipvlan-ctl", "subnets": [
+        {"subnet": "192.168.1.0/24", "range": "192.168.1.128/25"},
+    ]}})
+}
+
+/// An attachment as a runtime knows it.
+struct Attachment<'a> {
+    container: &'a str,
+    netns: String,
+    args: &'a str,
+}
+
+impl<'a> Attachment<'a> {
+    fn of(ns: &'a Namespace) -> Self {
+        Self {
+            container: &ns.name,
+            netns: format!("/run/netns/{}", ns.name),
+            args: "",
+        }
+    }
+
+    fn start(&self, command: &str, conf: &Value) -> Child {
+        let plugin = conf["type"].as_str().expect("a type");
+        let folder = match plugin {
+            "ipvlan-ctl-cni" => OURS,
+            _ => REFERENCE,
+        };
+        let mut child = Command::new(format!("{folder}/{plugin}"))
+            .env("CNI_COMMAND", command)
+            .env("CNI_CONTAINERID", self.container)
+            .env("CNI_NETNS", &self.netns)
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_ARGS", self.args)
+            .env("CNI_PATH", format!("{OURS}:{REFERENCE}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the plugin starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        // A plugin that needs no configuration may end first.
+        let _ = stdin.write_all(conf.to_string().as_bytes());
+        child
+    }
+
+    fn run(&self, command: &str, conf: &Value) -> Result<Value, Value> {
+        end(self.start(command, conf))
+    }
+}
+
+/// The plugin's result, `null` where it printed none, or its error.
+fn end(child: Child) -> Result<Value, Value> {
+    let output = child.wait_with_output().expect("the plugin ends");
+    let text = String::from_utf8(output.stdout).expect("output is text");
+    let value = match text.as_str() {
+        "" => Value::Null,
+        text => serde_json::from_str(text).expect("output is JSON"),
+    };
+    if output.status.success() {
+        Ok(value)
+    } else {
+        Err(value)
+    }
+}
+
+#[test]
+fn with_host_local_it_is_what_the_reference_plugin_is() {
+    let _lab = Lab::new();
+    for (mode, version) in [("l2", "1.0.0"), ("l3s", "0.3.1")] {
+        let seen: Vec<(Value, String)> = ["ipvlan", "ipvlan-ctl-cni"]
+            .into_iter()
+            .map(|plugin| {
+                let before = traces();
+                let ns = Namespace::new("pod");
+                let attachment = Attachment::of(&ns);
+                let conf = conf(json!({
+                    "type": plugin, "cniVersion": version, "mode": mode, "mtu": 1400,
+                    "ipam": {
+                        "type": "host-local", "dataDir": format!("/run/{plugin}-{mode}"),
+                        "ranges": [
+                            [{"subnet": "192.168.1.0/24", "rangeStart": "192.168.1.50"}],
+                            [{"subnet": "fd00:1::/64"}],
+                        ],
+                        "routes": [
+                            {"dst": "0.0.0.0/0"},
+                            {"dst": "10.9.0.0/16", "gw": "192.168.1.3"},
+                            {"dst": "::/0"},
+                        ],
+                    },
+                    "dns": {"nameservers": ["192.168.1.1"]},
+                }));
+                let mut result = attachment.run("ADD", &conf).expect("ADD");
+                let inside = ns.sh(
+                    "ip -d link show eth0 | grep -o \"mtu 1400\\|ipvlan *mode [a-z0-9]*\"
+                     ip -o addr show dev eth0 scope global | grep -o \"inet.*scope global\"
+                     ip route; ip -6 route show default | grep -o \"default.*eth0\"",
+                );
+                result["interfaces"][0]["mac"] = Value::Null;
+                if version != "0.3.1" {
+                    let mut check = conf.clone();
+                    check["prevResult"] = result.clone();
+                    check["prevResult"]["interfaces"][0]["mac"] = "".into();
+                    attachment.run("CHECK", &check).expect("CHECK");
+                }
+                attachment.run("DEL", &conf).expect("DEL");
+                let left = sh(&format!(
+                    "ls /run/{plugin}-{mode}/pods | grep -v \"lock\\|last\" || true"
+                ));
+                assert_eq!(left, "", "{plugin} leaves a lease");
+                if plugin == "ipvlan-ctl-cni" {
+                    ctl("network rm pods");
+                }
+                settles_as(&before, traces, plugin);
+                (result, inside)
+            })
+            .collect();
+        let [reference, ours] = &seen[..] else {
+            panic!("two plugins")
+        };
+        assert_eq!(ours, reference, "mode {mode}, version {version}");
+    }
+}
+
+#[test]
+fn check_finds_each_damage() {
+    let _lab = Lab::new();
+    let conf = conf(own_ipam());
+    let ns = Namespace::new("pod");
+    let attachment = Attachment {
+        args: "IgnoreUnknown=1;K8S_POD_NAME=web-0;IP=192.168.1.200",
+        ..Attachment::of(&ns)
+    };
+    attachment.run("STATUS", &conf).expect("STATUS");
+    let result = attachment.run("ADD", &conf).expect("ADD");
+    assert_eq!(result["ips"][0]["address"], "192.168.1.200/24");
+    assert_eq!(
+        result["routes"][0],
+        json!({"dst": "0.0.0.0/0", "gw": "192.168.1.1"})
+    );
+    assert_eq!(result["interfaces"][0]["mtu"], 1500);
+    assert!(ns.pings(Lab::WIRE));
+    assert!(!ns.pings(Lab::HOST), "as every endpoint of ours");
+
+    let mut check = conf.clone();
+    check["prevResult"] = result.clone();
+    attachment.run("CHECK", &check).expect("CHECK");
+    let damaged = |check: &Value, words: &[&str]| {
+        let found = attachment.run("CHECK", check).expect_err("damage");
+        assert_eq!(found["code"], 101, "{found}");
+        let message = found["msg"].as_str().expect("msg");
+        for word in words {
+            assert!(message.contains(word), "{word:?} in {message}");
+        }
+    };
+    ns.sh("ip addr flush dev eth0 scope global; ip link set eth0 down");
+    damaged(
+        &check,
+        &["192.168.1.200/24", "route to 0.0.0.0/0", "eth0 is down"],
+    );
+    ns.sh("ip link del eth0");
+    damaged(&check, &["eth0 is gone"]);
+    attachment.run("DEL", &conf).expect("DEL");
+    check["prevResult"] = attachment.run("ADD", &conf).expect("ADD again");
+    assert_eq!(check["prevResult"]["ips"], result["ips"]);
+    // The configuration names no MTU: the container may choose a smaller one.
+    ns.sh("ip link set eth0 mtu 1300");
+    attachment.run("CHECK", &check).expect("CHECK");
+    let mut other = check.clone();
+    other["prevResult"]["ips"][0]["address"] = "192.168.1.201/24".into();
+    sh("ip link set eth9 down");
+    damaged(&other, &["the parent eth9 is down", "192.168.1.201"]);
+    sh("ip link set eth9 up");
+    let elsewhere = Namespace::new("elsewhere");
+    let moved = Attachment {
+        netns: Attachment::of(&elsewhere).netns,
+        ..Attachment::of(&ns)
+    };
+    moved.run("CHECK", &check).expect_err("another namespace");
+    match kernel().as_str() {
+        "6.1" => drop(ns.sh("tc qdisc del dev eth0 clsact")),
+        _ => drop(sh("rm /sys/fs/bpf/ipvlan-ctl/links/slot-*")),
+    }
+    eventually("the loss of the programs is found", || {
+        attachment
+            .run("CHECK", &check)
+            .is_err_and(|error| error["msg"].as_str().expect("msg").contains("programs"))
+    });
+    attachment.run("DEL", &conf).expect("DEL");
+    attachment.run("DEL", &conf).expect("DEL again");
+    let unknown = attachment.run("CHECK", &check).expect_err("no container");
+    assert_eq!(unknown["code"], 3);
+}
+
+#[test]
+fn gc_releases_what_its_list_lacks_and_a_changed_configuration_waits_for_that() {
+    let _lab = Lab::new();
+    let before = traces();
+    let conf = conf(own_ipam());
+    let pods = ["keep", "drop"].map(Namespace::new);
+    for ns in &pods {
+        Attachment::of(ns).run("ADD", &conf).expect("ADD");
+    }
+    let attachment = Attachment::of(&pods[0]);
+    let without = attachment.run("GC", &conf).expect_err("GC without a list");
+    assert_eq!(without["code"], 7);
+    let mut list = conf.clone();
+    list["cni.dev/valid-attachments"] = json!([{"containerID": "keep", "ifname": "eth0"}]);
+    attachment.run("GC", &list).expect("GC");
+    assert!(pods[0].pings(Lab::WIRE));
+    assert!(!pods[1].succeeds("ip link show eth0"));
+
+    let mut changed = conf.clone();
+    changed["mode"] = "l3".into();
+    let late = Attachment::of(&pods[1]);
+    let error = late.run("ADD", &changed).expect_err("in use");
+    assert_eq!(error["code"], 7);
+    let message = error["msg"].as_str().expect("msg");
+    assert!(message.contains("mode"), "{message}");
+    attachment.run("DEL", &changed).expect("DEL");
+    late.run("ADD", &changed).expect("ADD");
+    assert!(pods[1].sh("ip -d link show eth0").contains("mode l3"));
+
+    changed["cni.dev/valid-attachments"] = json!([]);
+    late.run("GC", &changed).expect("GC");
+    settles_as(&before, traces, "GC leaves nothing");
+}
+
+#[test]
+fn many_at_once_leave_nothing() {
+    let _lab = Lab::new();
+    let conf = conf(own_ipam());
+    let before = traces();
+    // Under emulation a hundred take minutes.
+    let count = 25;
+    sh(&format!("seq -f \"netns add pod%g\" {count} | ip -batch -"));
+    let names: Vec<String> = (1..=count).map(|i| format!("pod{i}")).collect();
+    let all = |command: &str| -> Vec<Value> {
+        let children: Vec<Child> = names
+            .iter()
+            .map(|name| {
+                let attachment = Attachment {
+                    container: name,
+                    netns: format!("/run/netns/{name}"),
+                    args: "",
+                };
+                attachment.start(command, &conf)
+            })
+            .collect();
+        children
+            .into_iter()
+            .map(|child| end(child).unwrap_or_else(|error| panic!("{command}: {error}")))
+            .collect()
+    };
+    // The first find no network and race to make it.
+    let results = all("ADD");
+    let mut addresses: Vec<String> = results
+        .iter()
+        .map(|result| result["ips"][0]["address"].to_string())
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), count, "each has an address of its own");
+    all("DEL");
+    sh(&format!("seq -f \"netns del pod%g\" {count} | ip -batch -"));
+    ctl("network rm pods");
+    settles_as(&before, traces, "all at once leave nothing");
+}
+
+#[test]
+fn wrong_calls_are_refused_with_their_code() {
+    let _lab = Lab::new();
+    let ns = Namespace::new("pod");
+    let good = conf(own_ipam());
+    ctl("network create --subnet 10.77.0.0/24 users_own");
+    let before = traces();
+    let attachment = Attachment::of(&ns);
+    let leases = "/run/cni-test/leases";
+    for (more, code, words) in [
+        (json!({"master": "eth77"}), 7, ["master", "eth77"]),
+        (json!({"mode": "l9"}), 7, ["mode", "l9"]),
+        (json!({"mtu": 9000}), 7, ["mtu", "9000"]),
+        (json!({"cniVersion": "2.0.0"}), 1, ["cniVersion", "2.0.0"]),
+        (json!({"hostAcces": true}), 2, ["hostAcces", "true"]),
+        (json!({"name": "users_own"}), 7, ["name", "users_own"]),
+        (json!({"ipam": {"type": "dhcp"}}), 7, ["ipam.type", "dhcp"]),
+        (
+            json!({"ipam": {"type": "nosuch"}}),
+            7,
+            ["ipam.type", "nosuch"],
+        ),
+        (json!({"ipam": {"type": "../x"}}), 7, ["ipam.type", "../x"]),
+        (
+            json!({"runtimeConfig": {"ips": ["10.1.1.1"]}}),
+            100,
+            ["10.1.1.1", "192.168.1.0/24"],
+        ),
+        // The delegate gives two addresses of one family, which go back to it.
+        (
+            json!({"cniVersion": "1.0.0", "ipam": {
+                "type": "host-local", "dataDir": leases,
+                "ranges": [[{"subnet": "192.168.1.0/25"}], [{"subnet": "192.168.1.128/25"}]],
+            }}),
+            7,
+            ["IPAM address", "192.168.1.1"],
+        ),
+    ] {
+        let mut conf = good.clone();
+        for (key, value) in more.as_object().expect("an object") {
+            conf[key] = value.clone();
+        }
+        let error = attachment.run("ADD", &conf).expect_err("it is refused");
+        assert_eq!(error["code"], code, "{error}");
+        for word in words {
+            assert!(
+                error["msg"].as_str().expect("msg").contains(word),
+                "{error}"
+            );
+        }
+    }
+    // A network that was made for one of them may stay until the runtime's next call.
+    let mut gc = good.clone();
+    gc["cni.dev/valid-attachments"] = json!([]);
+    attachment.run("GC", &gc).expect("GC");
+    settles_as(&before, traces, "refused calls leave nothing");
+    assert_eq!(
+        sh(&format!(
+            "ls {leases}/pods | grep -v \"lock\\|last\" || true"
+        )),
+        ""
+    );
+    let nowhere = Attachment {
+        netns: "/run/netns/nowhere".into(),
+        ..Attachment::of(&ns)
+    };
+    assert_eq!(
+        nowhere.run("ADD", &good).expect_err("no namespace")["code"],
+        3
+    );
+    let nameless = Attachment {
+        container: "",
+        ..Attachment::of(&ns)
+    };
+    let error = nameless.run("ADD", &good).expect_err("no container");
+    assert_eq!(error["code"], 4);
+    assert_eq!(
+        attachment.run("NOTHING", &good).expect_err("no command")["code"],
+        4
+    );
+    let versions = attachment.run("VERSION", &json!({"type": "ipvlan-ctl-cni"}));
+    assert_eq!(versions.expect("VERSION")["supportedVersions"][4], "1.1.0");
+}
+
+#[test]
+fn the_guide_is_true() {
+    let _lab = Lab::new();
+    let before = traces();
+    let guide = Guide::of(include_str!("../../docs/cni.md"), &[("eth1", Lab::PARENT)]);
+    sh("mkdir -p /srv/rootfs/bin /srv/rootfs/proc
+        cp /bin/busybox /srv/rootfs/bin/
+        mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup");
+    guide.run(0);
+    let list = guide.block("json", 0);
+    std::fs::write("/etc/cni/net.d/10-pods.conflist", list).expect("written");
+    std::fs::write("/etc/cni/pods.json", guide.block("json", 1)).expect("written");
+    {
+        let _containerd = Containerd::start();
+        let said = guide.run(1);
+        assert!(said.contains("1 packets received"), "{said}");
+    }
+    assert!(
+        !ctl("stats").contains("web"),
+        "an endpoint goes with its container"
+    );
+    let said = guide.run(2);
+    assert!(said.contains("\"192.168.1.129/24\""), "{said}");
+    assert!(said.contains("1 received"), "{said}");
+    assert!(said.contains("pod1"), "{said}");
+    settles_as(&before, traces, "the guide leaves nothing");
+}
+
+/// containerd, which ends with the value.
+struct Containerd(Child);
+
+impl Containerd {
+    fn start() -> Self {
+        let child = Command::new("containerd")
+            .args(["--log-level", "error"])
+            .spawn()
+            .expect("containerd starts");
+        let containerd = Self(child);
+        eventually("containerd is ready", || succeeds("ctr version"));
+        containerd
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
