@@ -1,6 +1,5 @@
 //! What is known of one container.
 
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup::Cgroup;
 use super::spec::Spec;
+use crate::kernel;
 
 /// One container as it is recorded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,12 +77,12 @@ impl Process {
     pub fn find(pid: Pid) -> io::Result<Self> {
         Ok(Self {
             pid: pid.as_raw(),
-            start_time: start_time(pid)?,
+            start_time: kernel::started(pid.as_raw() as u32)?.ok_or(io::ErrorKind::NotFound)?,
         })
     }
 
     pub fn is_alive(&self) -> bool {
-        start_time(Pid::from_raw(self.pid)).is_ok_and(|found| found == self.start_time)
+        kernel::started(self.pid as u32).is_ok_and(|found| found == Some(self.start_time))
     }
 
     /// A descriptor that means this process and no later one; nothing if it has ended.
@@ -133,24 +133,6 @@ impl Process {
             Ok(()) => Ok(true),
         }
     }
-}
-
-/// Start time of a live process, in clock ticks since boot. A zombie has ended: not found.
-fn start_time(pid: Pid) -> io::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Field 2 is the command in parentheses, which may itself hold spaces and parentheses.
-    let mut fields = stat
-        .rsplit_once(')')
-        .into_iter()
-        .flat_map(|(_, rest)| rest.split(' '));
-    let state = fields.nth(1);
-    if matches!(state, Some("Z" | "X")) {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    fields
-        .nth(18)
-        .and_then(|ticks| ticks.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat")))
 }
 
 #[cfg(test)]

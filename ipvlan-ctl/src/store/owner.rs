@@ -2,6 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::StoreError;
+use crate::kernel;
 
 /// A process for as long as it lives: a pid alone may be another's later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,30 +40,10 @@ pub fn boot_id() -> Result<String, StoreError> {
     }
 }
 
-/// When the process began; `None` if there is none or it is a zombie.
+/// [`kernel::started`], with the store's error.
 fn started(pid: u32) -> Result<Option<u64>, StoreError> {
-    let path = PathBuf::from(format!("/proc/{pid}/stat"));
-    let stat = match fs::read_to_string(&path) {
-        Ok(stat) => stat,
-        Err(error)
-            if error.kind() == std::io::ErrorKind::NotFound
-                || error.raw_os_error() == Some(libc::ESRCH) =>
-        {
-            return Ok(None);
-        }
-        Err(source) => return Err(StoreError::Proc { path, source }),
-    };
-    // Field 2, the command, is in parentheses and may hold anything; 3 follows it.
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    let mut fields = fields.split_ascii_whitespace();
-    if matches!(fields.next(), Some("Z" | "X")) {
-        return Ok(None);
-    }
-    match fields.nth(18).and_then(|field| field.parse().ok()) {
-        Some(started) => Ok(Some(started)),
-        None => Err(StoreError::Corrupt(format!(
-            "{} has no start time",
-            path.display()
-        ))),
-    }
+    kernel::started(pid).map_err(|source| StoreError::Proc {
+        path: PathBuf::from(format!("/proc/{pid}/stat")),
+        source,
+    })
 }
