@@ -153,6 +153,7 @@ fn endpoint(network: u32, n: u32) -> EndpointRow {
         network,
         name: format!("e{n}"),
         aliases: Vec::new(),
+        servers: Vec::new(),
         slot: n,
         ifname: "eth0".into(),
         netns: Path::new("/run/netns/bench").into(),

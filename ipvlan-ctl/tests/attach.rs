@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::IpAddr;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -13,8 +12,8 @@ use anyhow::bail;
 use ipvlan_ctl::kernel::Netns;
 use ipvlan_ctl::model::Id;
 use ipvlan_ctl::runtime::{
-    Attach, Console, Container, Limits, Process, RunDir, RunError, Spec, Status, Task, User, init,
-    run,
+    Attach, Attached, Console, Container, Dns, Limits, Process, RunDir, RunError, Spec, Status,
+    Task, User, init, run,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -81,7 +80,7 @@ const HANG: &str = "_hang";
 struct Hang;
 
 impl Attach for Hang {
-    fn attach(&mut self, container: &Container, _: &Netns) -> anyhow::Result<Vec<IpAddr>> {
+    fn attach(&mut self, container: &Container, _: &Netns) -> anyhow::Result<Attached> {
         println!("{}", serde_json::to_string(container)?);
         loop {
             std::thread::park();
@@ -99,7 +98,7 @@ fn link_of_netns() -> String {
 }
 
 impl Attach for Recorder {
-    fn attach(&mut self, container: &Container, netns: &Netns) -> anyhow::Result<Vec<IpAddr>> {
+    fn attach(&mut self, container: &Container, netns: &Netns) -> anyhow::Result<Attached> {
         assert_eq!(container.started, None);
         let init = init_of(container);
         assert!(init.is_alive());
@@ -111,7 +110,10 @@ impl Attach for Recorder {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", init.pid))?;
         assert_eq!(children, "");
         self.called("attach", container)?;
-        Ok(vec!["10.9.8.7".parse()?, "fd00::7".parse()?])
+        Ok(Attached {
+            addresses: vec!["10.9.8.7".parse()?, "fd00::7".parse()?],
+            resolver: Some("127.0.0.11".parse()?),
+        })
     }
 
     fn detach(&mut self, container: &Container, netns: &Netns) -> anyhow::Result<()> {
@@ -136,6 +138,7 @@ fn run_script(
         id: Id::random(),
         name: "db".into(),
         hostname: "db".into(),
+        dns: Dns::default(),
         task: Task {
             command: command.iter().map(|&word| word.into()).collect(),
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
@@ -176,14 +179,15 @@ fn the_command_waits() -> Result<(), Failed> {
         &[
             "sh",
             "-c",
-            "readlink /proc/self/ns/net; cat /etc/hosts; exit 5",
+            "readlink /proc/self/ns/net; cat /etc/hosts /etc/resolv.conf; exit 5",
         ],
     );
     assert_eq!(result?, 5);
     assert_eq!(network.calls, ["attach", "detach"]);
     assert!(network.container.unwrap().started.is_some());
     assert_eq!(seen.lines().next(), network.netns.as_deref());
-    assert!(seen.ends_with("10.9.8.7\tdb\nfd00::7\tdb\n"), "{seen}");
+    let hosts_then_resolver = "10.9.8.7\tdb\nfd00::7\tdb\nnameserver 127.0.0.11\n";
+    assert!(seen.contains(hosts_then_resolver), "{seen}");
     assert!(matches!(status, Some(Status::Exited(end)) if end.status == 5));
     Ok(())
 }

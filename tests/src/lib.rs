@@ -55,12 +55,13 @@ pub fn succeeds(script: &str) -> bool {
         .success()
 }
 
-/// The program under test, with these words.
+/// The program under test, with these words. It starts no daemon on its own: one that outlives
+/// its test would repair what the next one breaks.
 pub fn ctl_command<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
     kernel();
     let program = std::env::var("IPVLAN_CTL").expect("IPVLAN_CTL names the program under test");
     let mut command = Command::new(program);
-    command.args(words);
+    command.args(words).env("IPVLAN_CTL_NO_DAEMON", "1");
     command
 }
 

@@ -4,7 +4,9 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use ipvlan_ctl::kernel::Netns;
-use ipvlan_tests::{Daemon, Lab, Namespace, ctl, eventually, sh, succeeds};
+use ipvlan_tests::{
+    Daemon, Lab, Namespace, ctl, ctl_command, ctl_output, eventually, sh, succeeds,
+};
 
 /// What `dig` prints with these words, asking the namespace's own resolver.
 fn dig(ns: &Namespace, words: &str) -> String {
@@ -239,6 +241,81 @@ fn dns_begins_again_where_a_daemon_was_killed() {
             && !ctl("network inspect db_net").contains("\"known\"")
     });
     assert_eq!(status(&web, "known"), "SERVFAIL");
+}
+
+/// `run` as a user has it, who starts no daemon first.
+fn run(words: &[&str]) -> String {
+    let output = ctl_command([&["run", "--net", "db_net"][..], words].concat())
+        .env_remove("IPVLAN_CTL_NO_DAEMON")
+        .output()
+        .expect("it starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{words:?}: {error}{said}");
+    assert_eq!(error, "", "{words:?}");
+    said
+}
+
+#[test]
+fn dns_comes_with_run_and_ends_after_it() {
+    let lab = Lab::new();
+    // The next free addresses are the host's and the wire's.
+    ctl("network create --subnet 192.168.1.0/24 --ip-range 192.168.1.64/26 -o parent=eth9 db_net");
+    lab.wire.sh(
+        "dnsmasq --no-resolv --no-hosts --pid-file=/run/outside.pid --host-record=www.example,203.0.113.7",
+    );
+    let id = run(&[
+        "-d",
+        "--name",
+        "ipv1",
+        "--ip",
+        "192.168.1.10",
+        "sleep",
+        "600",
+    ]);
+    assert!(ctl("daemon status").starts_with("running"));
+    let script = format!(
+        "cat /etc/resolv.conf
+         ping -n -c 4 -i 0.2 ipv1
+         getent ahostsv4 {}
+         getent ahostsv4 www.example",
+        &id[..12]
+    );
+    let options = [
+        "--dns",
+        "192.168.1.3",
+        "--dns-search",
+        ".",
+        "--dns-opt",
+        "timeout:9",
+    ];
+    let said = run(&[&["--rm"], &options[..], &["sh", "-ec", &script]].concat());
+    for wanted in [
+        "nameserver 127.0.0.11\noptions timeout:9 ndots:0\n",
+        "4 received",
+        "192.168.1.10 ",
+        "203.0.113.7 ",
+    ] {
+        assert!(said.contains(wanted), "{wanted:?} in {said}");
+    }
+    sh("kill $(cat /run/outside.pid)");
+
+    ctl("rm -f ipv1");
+    eventually("a daemon that was started on demand ends", || {
+        !ctl_output("daemon status").status.success()
+    });
+    let shown = ctl("run --rm --no-daemon --net db_net cat /etc/resolv.conf");
+    assert!(!shown.contains("127.0.0.11"), "{shown}");
+    assert!(!ctl_output("daemon status").status.success());
+
+    let refused = ctl_command(["run", "--net", "db_net", "--dns-search", "a b", "true"]).output();
+    let refused = refused.expect("it starts");
+    assert_eq!(refused.status.code(), Some(125));
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        message.contains("--dns-search") && message.contains("a b"),
+        "{message}"
+    );
 }
 
 /// A query for the A records of `web`.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ipvlan_tests::{Figures, Lab, ctl, ctl_command, ctl_output, snapshot, succeeds};
+use ipvlan_tests::{Daemon, Figures, Lab, ctl, ctl_command, ctl_output, sh, snapshot, succeeds};
 use rexpect::process::WaitStatus;
 use rexpect::session::{PtySession, spawn_command};
 use serde_json::Value;
@@ -144,25 +144,25 @@ fn inspect(container: &str) -> Value {
     json[0].take()
 }
 
-/// The seed page's second example: one container in the background, and another on a terminal
-/// in which somebody types a ping.
+/// The seed page's second example, in its words: one container in the background, and another on
+/// a terminal, in which somebody types a ping to the first one's name.
 #[test]
 fn the_pages_session_on_a_terminal() {
     let _lab = Lab::new();
+    // The page's host has none of the addresses that come first.
+    sh("ip addr del 192.168.1.2/24 dev eth9; ip addr add 192.168.1.250/24 dev eth9");
+    let _daemon = Daemon::start();
     ctl("network create -d ipvlan --subnet=192.168.1.0/24 -o parent=eth9 db_net_ipv");
-    // The next free address is the host's own.
-    ctl("run --net=db_net_ipv --ip=192.168.1.11 --name=ipv1 -itd /bin/sh");
+    ctl("run --net=db_net_ipv --name=ipv1 -itd /bin/sh");
     let ipv1 = inspect("ipv1");
     let address = ipv1["NetworkSettings"]["Networks"]["db_net_ipv"]["IPAddress"].clone();
-    assert_eq!(address, "192.168.1.11");
+    assert_eq!(address, "192.168.1.2");
 
-    let mut ipv2 =
-        on_terminal("run --net=db_net_ipv --ip=192.168.1.12 --name=ipv2 -it --rm /bin/sh");
+    let mut ipv2 = on_terminal("run --net=db_net_ipv --name=ipv2 -it --rm /bin/sh");
     expect(&mut ipv2, "# ");
-    type_line(
-        &mut ipv2,
-        &format!("ping -n -c 4 {}", address.as_str().unwrap()),
-    );
+    type_line(&mut ipv2, "ping -c 4 ipv1");
+    expect(&mut ipv2, "PING ipv1 (192.168.1.2)");
+    expect(&mut ipv2, "bytes from ipv1.db_net_ipv (192.168.1.2)");
     expect(
         &mut ipv2,
         "4 packets transmitted, 4 received, 0% packet loss",

@@ -5,10 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use super::{Places, report};
+use crate::daemon::{AskError, LaunchError};
+use crate::dns;
 use crate::engine::ConnectRequest;
 use crate::kernel::Netns;
 use crate::model::Invalid;
-use crate::runtime::{Attach, Container};
+use crate::runtime::{Attach, Attached, Container};
 
 /// How a container asks to be connected to one network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,16 +91,36 @@ pub(super) fn valid_name(flag: &str, name: &str) -> Result<String, Invalid> {
 pub(super) struct Connections {
     places: Places,
     wanted: Vec<Endpoint>,
+    no_daemon: bool,
     /// Networks and endpoints by name and id, as far as they have been made.
     made: Vec<(String, String)>,
 }
 
 impl Connections {
-    pub(super) fn new(places: Places, wanted: Vec<Endpoint>) -> Self {
+    pub(super) fn new(places: Places, wanted: Vec<Endpoint>, no_daemon: bool) -> Self {
         Self {
             places,
             wanted,
+            no_daemon,
             made: Vec::new(),
+        }
+    }
+
+    /// What answers for names in the namespace, which is there already. A container is worth
+    /// having without.
+    fn resolver(&self) -> Option<IpAddr> {
+        let daemon = self.places.daemon();
+        let ready = match self.no_daemon {
+            true => daemon.refresh().map_err(LaunchError::from),
+            false => daemon.ensure(&self.places.words(["daemon", "--until-idle"])),
+        };
+        match ready {
+            Ok(()) => Some(dns::ADDRESS.into()),
+            Err(LaunchError::Ask(AskError::NotRunning)) => None,
+            Err(error) => {
+                report(&anyhow::Error::from(error).context("no names in the container"));
+                None
+            }
         }
     }
 
@@ -121,9 +143,9 @@ impl Connections {
 }
 
 impl Attach for Connections {
-    fn attach(&mut self, container: &Container, netns: &Netns) -> anyhow::Result<Vec<IpAddr>> {
+    fn attach(&mut self, container: &Container, netns: &Netns) -> anyhow::Result<Attached> {
         if self.wanted.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Attached::default());
         }
         let spec = &container.spec;
         let made = &mut self.made;
@@ -142,6 +164,7 @@ impl Attach for Connections {
                     ip: endpoint.ip,
                     ip6: endpoint.ip6,
                     aliases,
+                    servers: spec.dns.servers.clone(),
                     ..ConnectRequest::default()
                 };
                 let row = engine.connect(&request).await?;
@@ -156,7 +179,10 @@ impl Attach for Connections {
         {
             report(&e);
         }
-        connected
+        Ok(Attached {
+            addresses: connected?,
+            resolver: self.resolver(),
+        })
     }
 
     fn detach(&mut self, _: &Container, _: &Netns) -> anyhow::Result<()> {

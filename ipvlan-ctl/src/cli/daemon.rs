@@ -28,6 +28,9 @@ pub(super) struct Command {
     /// How a line of the log looks
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     log_format: Format,
+    /// End once there has been no endpoint for ten seconds, as `run` starts it
+    #[arg(long)]
+    until_idle: bool,
     #[command(subcommand)]
     command: Option<Sub>,
 }
@@ -65,7 +68,7 @@ impl Command {
             None => {
                 log(self.log, self.log_format);
                 places.with_engine(async |engine| {
-                    daemon::serve(engine, &places.daemon()).await?;
+                    daemon::serve(engine, &places.daemon(), self.until_idle).await?;
                     Ok(ExitCode::SUCCESS)
                 })
             }

@@ -14,6 +14,7 @@ mod table;
 mod task;
 mod trace;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -83,6 +84,21 @@ impl Places {
         })
     }
 
+    /// The words of a command of ours in the same places.
+    pub(crate) fn words(&self, command: impl IntoIterator<Item = &'static str>) -> Vec<OsString> {
+        let mut words: Vec<OsString> = command.into_iter().map(Into::into).collect();
+        for (flag, folder) in [
+            ("--state-dir", &self.state_dir),
+            ("--pin-dir", &self.pin_dir),
+            ("--run-dir", &self.run_dir),
+        ] {
+            words.push(flag.into());
+            let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+            words.push(absolute.into());
+        }
+        words
+    }
+
     pub(crate) fn daemon(&self) -> Home {
         Home::new(self.run_dir().path())
     }
@@ -130,7 +146,7 @@ enum Command {
     /// Bring the store, the kernel and the pins back to agreement
     #[command(after_help = "Example:\n  ipvlan-ctl repair")]
     Repair,
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     Exec(container::Exec),
     Ps(container::Ps),
     Stop(container::Stop),
@@ -191,7 +207,7 @@ impl Cli {
             Command::Stats(command) => places.with_engine(async |engine| command.run(engine).await),
             Command::Trace(command) => places.with_engine(async |engine| command.run(engine).await),
             Command::Repair => repair(&places),
-            Command::Run(args) => Ok(run::run(args, places)),
+            Command::Run(args) => Ok(run::run(*args, places)),
             Command::Exec(command) => Ok(command.run(&places)),
             Command::Ps(command) => command.run(&places),
             Command::Stop(command) => command.run(&places),

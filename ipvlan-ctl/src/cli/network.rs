@@ -331,6 +331,7 @@ impl Connect {
             ip: self.ip,
             ip6: self.ip6,
             aliases: self.alias,
+            servers: Vec::new(),
             ifname: self.ifname,
         };
         engine.connect(&request).await?;

@@ -1,18 +1,19 @@
 //! `ipvlan-ctl run`.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use serde::{Deserialize, Serialize};
 
 use super::connection::{Connections, Endpoint, valid_name};
 use super::task::TaskArgs;
 use super::{Places, report};
 use crate::model::{Id, Invalid};
-use crate::runtime::{self, Console, Limits, RunError, Spec, Task, User, shim};
+use crate::runtime::{self, Console, Dns, Limits, RunError, Spec, Task, User, shim};
 
 /// Run a command on networks, in namespaces of its own
 ///
@@ -47,6 +48,18 @@ pub(super) struct RunArgs {
     /// Host name inside the container [default: its name]
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
+    /// Ask this server for names outside, instead of the host's (repeatable)
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<IpAddr>,
+    /// Look for names in this domain too, instead of the host's; `.` for none (repeatable)
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// Option for resolv.conf, instead of the host's (repeatable)
+    #[arg(long = "dns-opt", visible_alias = "dns-option", value_name = "OPTION")]
+    dns_options: Vec<String>,
+    /// Do not start a daemon where none runs: without one there are no names
+    #[arg(long, env = "IPVLAN_CTL_NO_DAEMON", value_parser = FalseyValueParser::new())]
+    no_daemon: bool,
     /// Forget the container when it ends
     #[arg(long)]
     rm: bool,
@@ -88,6 +101,7 @@ pub(super) struct Request {
     spec: Spec,
     /// None for `--net none`.
     endpoints: Vec<Endpoint>,
+    no_daemon: bool,
     /// The engine's, for the shim too.
     places: Places,
 }
@@ -124,11 +138,17 @@ impl RunArgs {
             id,
             name,
             hostname,
+            dns: Dns {
+                search: words("--dns-search", self.dns_search)?,
+                options: words("--dns-opt", self.dns_options)?,
+                servers: self.dns,
+            },
             remove: self.rm,
         };
         Ok(Request {
             spec,
             endpoints,
+            no_daemon: self.no_daemon,
             places,
         })
     }
@@ -175,6 +195,17 @@ impl RunArgs {
                 "WARNING: published ports are ignored: an ipvlan endpoint is reached at its own address"
             );
         }
+    }
+}
+
+/// Words that can stand in a line of resolv.conf.
+fn words(flag: &str, words: Vec<String>) -> Result<Vec<String>, Invalid> {
+    let bad = words
+        .iter()
+        .find(|word| word.is_empty() || !word.chars().all(|c| c.is_ascii_graphic()));
+    match bad {
+        None => Ok(words),
+        Some(word) => Err(Invalid::new(flag, word, "one word of visible characters")),
     }
 }
 
@@ -231,7 +262,11 @@ fn supervise(
     console: Console,
     started: &mut dyn FnMut(),
 ) -> Result<u8, RunError> {
-    let mut network = Connections::new(request.places.clone(), request.endpoints.clone());
+    let mut network = Connections::new(
+        request.places.clone(),
+        request.endpoints.clone(),
+        request.no_daemon,
+    );
     let run_dir = request.places.run_dir();
     runtime::run(&run_dir, &request.spec, &mut network, console, started)
 }

@@ -25,6 +25,10 @@ impl Home {
         self.0.join("daemon.sock")
     }
 
+    pub(super) fn log(&self) -> PathBuf {
+        self.0.join("daemon.log")
+    }
+
     pub(super) fn claim(&self) -> Result<Instance, DaemonError> {
         let path = self.0.join("daemon.lock");
         let failed = |error| DaemonError::File {
@@ -40,14 +44,15 @@ impl Home {
         }
     }
 
-    fn make(&self) -> io::Result<()> {
+    pub(super) fn make(&self) -> io::Result<()> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.0)
     }
 
-    fn open(&self, name: &str) -> io::Result<File> {
+    /// To be written at its end.
+    pub(super) fn open(&self, name: &str) -> io::Result<File> {
         OpenOptions::new()
             .create(true)
             .append(true)

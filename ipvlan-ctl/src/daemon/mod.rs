@@ -7,6 +7,7 @@
 mod control;
 mod home;
 mod keepers;
+mod launch;
 mod names;
 
 use std::io;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 pub use control::{AskError, Status};
 pub use home::Home;
+pub use launch::LaunchError;
 
 use crate::dns::ServerError;
 use crate::engine::{Engine, EngineError};
@@ -50,8 +52,12 @@ pub enum DaemonError {
 /// comings and goings are told in several.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Serves until SIGTERM or SIGINT. SIGHUP reads everything anew.
-pub async fn serve(engine: &Engine, home: &Home) -> Result<(), DaemonError> {
+/// How long a daemon that ends when it is idle waits for another endpoint.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Serves until SIGTERM or SIGINT, or with `until_idle` until there are no endpoints. SIGHUP
+/// reads everything anew.
+pub async fn serve(engine: &Engine, home: &Home, until_idle: bool) -> Result<(), DaemonError> {
     engine.require_privileges()?;
     let _instance = home.claim()?;
     take_all_descriptors();
@@ -66,6 +72,7 @@ pub async fn serve(engine: &Engine, home: &Home) -> Result<(), DaemonError> {
         engine,
         events: HostEvents::listen()?,
         repair_at: None,
+        idle_since: None,
         names: Names::start()?,
     };
     let mut control = Control::listen(home)?;
@@ -94,6 +101,7 @@ pub async fn serve(engine: &Engine, home: &Home) -> Result<(), DaemonError> {
             event = daemon.events.next() => daemon.follow(event).await?,
             () = daemon.names.changed() => daemon.names.leave_the_dead(),
             () = until(daemon.repair_at) => daemon.repair().await,
+            () = until(daemon.idle_since.filter(|_| until_idle).map(|since| since + IDLE)) => break,
             () = watchdog.tick() => notify(&[NotifyState::Watchdog]),
         }
     }
@@ -106,6 +114,8 @@ struct Daemon<'e> {
     engine: &'e Engine,
     events: HostEvents,
     repair_at: Option<Instant>,
+    /// `None` while there are endpoints.
+    idle_since: Option<Instant>,
     names: Names,
 }
 
@@ -117,7 +127,12 @@ impl Daemon<'_> {
     }
 
     fn follow_names(&mut self) -> Result<(), EngineError> {
-        self.names.follow(&self.engine.named_endpoints()?);
+        let endpoints = self.engine.named_endpoints()?;
+        self.idle_since = match endpoints.is_empty() {
+            true => self.idle_since.or(Some(Instant::now())),
+            false => None,
+        };
+        self.names.follow(&endpoints);
         Ok(())
     }
 

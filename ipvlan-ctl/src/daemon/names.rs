@@ -89,7 +89,7 @@ impl Names {
                     .filter_map(|endpoint| zones.get(&endpoint.endpoint.network).cloned())
                     .collect(),
                 upstream: match own.iter().any(|endpoint| !endpoint.internal) {
-                    true => self.upstream(),
+                    true => self.upstream(&own),
                     false => None,
                 },
             };
@@ -168,19 +168,23 @@ impl Names {
             .keep_only(|cookie| self.served.contains_key(&cookie));
     }
 
-    /// The host's name servers, if it has any.
-    fn upstream(&mut self) -> Option<Arc<Upstream>> {
-        if self.servers.is_empty() {
+    /// The name servers that a namespace was given, or else the host's, if there are any.
+    fn upstream(&mut self, own: &[&NamedEndpoint]) -> Option<Arc<Upstream>> {
+        let given = own.iter().map(|endpoint| &endpoint.endpoint.servers);
+        let servers = given
+            .into_iter()
+            .find(|servers| !servers.is_empty())
+            .unwrap_or(&self.servers);
+        if servers.is_empty() {
             return None;
         }
-        if let Some(upstream) = self.upstreams.get(&self.servers) {
+        if let Some(upstream) = self.upstreams.get(servers) {
             return Some(upstream.clone());
         }
-        match Upstream::new(&self.servers) {
+        match Upstream::new(servers) {
             Ok(upstream) => {
                 let upstream = Arc::new(upstream);
-                self.upstreams
-                    .insert(self.servers.clone(), upstream.clone());
+                self.upstreams.insert(servers.clone(), upstream.clone());
                 Some(upstream)
             }
             Err(error) => {

@@ -32,6 +32,8 @@ pub struct ConnectRequest {
     pub ip: Option<Ipv4Addr>,
     pub ip6: Option<Ipv6Addr>,
     pub aliases: Vec<String>,
+    /// To be asked for names outside; the host's if there are none.
+    pub servers: Vec<IpAddr>,
     /// The first free `ethN` if `None`.
     pub ifname: Option<String>,
     /// What an external IPAM has given; needed where the network has one, and only there.
@@ -238,6 +240,7 @@ impl Session<'_> {
                 network: network.number,
                 name,
                 aliases: request.aliases.clone(),
+                servers: request.servers.clone(),
                 slot,
                 ifname: target.ifname.clone(),
                 netns: request.netns.clone(),

@@ -157,7 +157,7 @@ pub(super) fn pass_on(keeper: Pid, signal: Signal) -> io::Result<()> {
 
 /// Keeps all but the standard streams from the next program: a descriptor that our caller left
 /// open may lead to the host's files. Async-signal-safe.
-pub(super) fn close_on_exec() -> io::Result<()> {
+pub(crate) fn close_on_exec() -> io::Result<()> {
     // SAFETY: close_range with this flag closes nothing now; it only marks descriptors.
     match unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) } {
         0 => Ok(()),

@@ -6,6 +6,7 @@ use caps::Capability;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Limits;
+use super::etc::Dns;
 use super::user::User;
 use crate::model::Id;
 
@@ -16,6 +17,7 @@ pub struct Spec {
     /// Unique among the containers of the host; the short id where the user gave none.
     pub name: String,
     pub hostname: String,
+    pub dns: Dns,
     pub task: Task,
     /// The networks that were asked for, in the order of their interfaces.
     pub networks: Vec<String>,

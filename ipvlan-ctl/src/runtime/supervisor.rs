@@ -21,12 +21,20 @@ use super::spec::Spec;
 use super::streams::{Console, Flow, Streams};
 use crate::kernel::{Netns, NetnsError};
 
+/// What a container has after [`Attach::attach`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// For its /etc/hosts.
+    pub addresses: Vec<IpAddr>,
+    /// What answers for names in its namespace, if anything does.
+    pub resolver: Option<IpAddr>,
+}
+
 /// The network of a container and its record, as [`run`] calls for them.
 pub trait Attach {
     /// Called while the init waits: the namespace is new and empty, and everything must be
-    /// ready in it on return. Returns the addresses for the container's /etc/hosts. On failure
-    /// it has undone its own steps.
-    fn attach(&mut self, container: &Container, netns: &Netns) -> anyhow::Result<Vec<IpAddr>>;
+    /// ready in it on return. On failure it has undone its own steps.
+    fn attach(&mut self, container: &Container, netns: &Netns) -> anyhow::Result<Attached>;
 
     /// The container has ended, or could not be started after `attach`. Its processes are gone;
     /// its network namespace is still held, so addresses are free again on return, not some
@@ -179,29 +187,34 @@ fn begin(
         cgroup.add(keeper.pid())?;
     }
     let netns = Netns::open(Path::new(&format!("/proc/{}/ns/net", keeper.pid())))?;
-    let addresses = network
+    let attached = network
         .attach(&record.container, &netns)
         .map_err(RunError::Attach)?;
 
-    let executed = etc::write(record.path(), &spec.hostname, &addresses)
-        .map_err(RunError::Etc)
-        .and_then(|()| {
-            let order = Order {
-                place: Place::New {
-                    hostname: spec.hostname.clone(),
-                    rootfs: spec.rootfs.clone(),
-                    state: record.path().to_owned(),
-                },
-                size: streams.size(),
-                task: spec.task.clone(),
-            };
-            let terminal = keeper.start(&order)?;
-            record.container.started = Some(now());
-            record.write()?;
-            streams
-                .begin(&spec.task, terminal)
-                .map_err(RunError::Streams)
-        });
+    let files = etc::write(
+        record.path(),
+        &spec.hostname,
+        &attached.addresses,
+        &spec.dns,
+        attached.resolver,
+    );
+    let executed = files.map_err(RunError::Etc).and_then(|()| {
+        let order = Order {
+            place: Place::New {
+                hostname: spec.hostname.clone(),
+                rootfs: spec.rootfs.clone(),
+                state: record.path().to_owned(),
+            },
+            size: streams.size(),
+            task: spec.task.clone(),
+        };
+        let terminal = keeper.start(&order)?;
+        record.container.started = Some(now());
+        record.write()?;
+        streams
+            .begin(&spec.task, terminal)
+            .map_err(RunError::Streams)
+    });
     match executed {
         Ok(flow) => Ok((keeper, netns, flow)),
         Err(cause) => {

@@ -20,6 +20,7 @@ pub use records::{EndpointRow, Intent, NetworkRow, Records, State};
 const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
     include_str!("endpoints_of_netns.sql"),
+    include_str!("servers.sql"),
 ];
 const VERSION: u32 = MIGRATIONS.len() as u32;
 

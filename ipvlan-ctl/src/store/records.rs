@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
@@ -63,6 +63,8 @@ pub struct EndpointRow {
     pub network: u32,
     pub name: String,
     pub aliases: Vec<String>,
+    /// To be asked for names outside; the host's if there are none.
+    pub servers: Vec<IpAddr>,
     pub slot: u32,
     pub ifname: String,
     /// The path by which the namespace was opened.
@@ -93,7 +95,7 @@ pub struct Records<'c>(pub(super) &'c Connection);
 const NETWORK: &str = "SELECT number, body, state, parent_index, parent_boot FROM networks";
 
 const ENDPOINT: &str = "SELECT id, network, name, aliases, slot, ifname, netns, nsid, cookie, \
-    inode, boot, parent_index, addresses, link_local, state, created FROM endpoints";
+    inode, boot, parent_index, addresses, link_local, state, created, servers FROM endpoints";
 
 impl Records<'_> {
     pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
@@ -277,8 +279,9 @@ impl Records<'_> {
     pub fn insert_endpoint(&self, endpoint: &EndpointRow) -> Result<(), StoreError> {
         self.0.execute(
             "INSERT INTO endpoints (id, network, name, aliases, slot, ifname, netns, nsid,
-                 cookie, inode, boot, parent_index, addresses, link_local, state, created)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+                 cookie, inode, boot, parent_index, addresses, link_local, state, created,
+                 servers)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
             params![
                 endpoint.id.as_str(),
                 endpoint.network,
@@ -297,6 +300,7 @@ impl Records<'_> {
                 endpoint.link_local.map(|address| address.to_string()),
                 endpoint.state,
                 endpoint.created as i64,
+                serde_json::to_string(&endpoint.servers)?,
             ],
         )?;
         Ok(())
@@ -448,5 +452,6 @@ fn read_endpoint(row: &Row<'_>) -> Result<EndpointRow, StoreError> {
             .map_err(|_| StoreError::Corrupt("a link-local address is none".into()))?,
         state: row.get(14)?,
         created: row.get::<_, i64>(15)? as u64,
+        servers: serde_json::from_str(&row.get::<_, String>(16)?)?,
     })
 }

@@ -37,6 +37,7 @@ fn endpoint(network: u32, name: &str, slot: u32) -> EndpointRow {
         network,
         name: name.into(),
         aliases: vec!["alias".into()],
+        servers: vec!["192.0.2.1".parse().unwrap()],
         slot,
         ifname: "eth0".into(),
         netns: "/run/netns/x".into(),

@@ -187,6 +187,7 @@ impl Work {
             ip,
             ip6,
             aliases: conf.aliases(self.call.args.pod_name()),
+            servers: Vec::new(),
             ifname: Some(self.call.ifname()?.to_owned()),
             given: given.map(Addressing::plan).transpose()?,
         })
