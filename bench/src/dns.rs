@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use ipvlan_ctl::dns::{self, Member, Server, View, Zone};
 use ipvlan_ctl::kernel::Netns;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
+use nix::unistd::Pid;
 
 use crate::sandbox;
 use crate::table::{Case, Compare, Table, in_turn};
@@ -106,8 +108,18 @@ impl Drop for Ended {
     }
 }
 
+/// It goes into the background by itself, and ends with the value.
+struct Aardvark(Pid);
+
+impl Drop for Aardvark {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = kill(self.0, Signal::SIGTERM);
+    }
+}
+
 /// Starts aardvark-dns as netavark does, with its file of the network.
-fn aardvark(program: &Path) -> Result<Ended> {
+fn aardvark(program: &Path) -> Result<Aardvark> {
     let folder = Path::new("/run/aardvark");
     fs::create_dir(folder)?;
     let mut network = format!("{BRIDGE}\n");
@@ -121,7 +133,10 @@ fn aardvark(program: &Path) -> Result<Ended> {
         .args(["--port", "53", "run"]);
     // It finds no syslog in the sandbox, and says so.
     run.stdout(Stdio::null()).stderr(Stdio::null());
-    Ok(Ended(run.spawn().context("cannot start aardvark-dns")?))
+    let status = run.status().context("cannot start aardvark-dns")?;
+    ensure!(status.success(), "aardvark-dns ended with {status}");
+    let pid = fs::read_to_string(folder.join("aardvark.pid")).context("aardvark.pid")?;
+    Ok(Aardvark(Pid::from_raw(pid.trim().parse()?)))
 }
 
 fn name(n: u8) -> String {
