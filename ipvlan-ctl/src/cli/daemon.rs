@@ -38,6 +38,7 @@ pub(super) struct Command {
 #[derive(Debug, Subcommand)]
 enum Sub {
     /// Show how the running daemon is
+    #[command(after_help = "Example:\n  ipvlan-ctl daemon status --json")]
     Status {
         /// Print JSON
         #[arg(long)]

@@ -162,6 +162,7 @@ enum Command {
         folder: PathBuf,
     },
     /// Be a CNI plugin, as when called by the name ipvlan-ctl-cni
+    #[command(after_help = "Example:\n  CNI_COMMAND=VERSION ipvlan-ctl cni </dev/null")]
     Cni,
     #[command(name = runtime::init::SUBCOMMAND, hide = true)]
     Init {
@@ -271,5 +272,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        let mut left = vec![super::Cli::command()];
+        while let Some(command) = left.pop() {
+            let below: Vec<_> = command
+                .get_subcommands()
+                .filter(|below| !below.is_hide_set())
+                .cloned()
+                .collect();
+            let example = command.get_after_help().map(|help| help.to_string());
+            assert!(
+                !below.is_empty() || example.is_some_and(|help| help.starts_with("Example")),
+                "{}",
+                command.get_name()
+            );
+            left.extend(below);
+        }
     }
 }
