@@ -377,6 +377,11 @@ impl Session<'_> {
 
     /// Takes back [`Session::build_endpoint`] and the reservation, however far they got.
     pub(super) async fn tear_down_endpoint(&mut self, id: &Id) -> Result<()> {
+        let torn_down = self.dismantle_endpoint(id).await;
+        self.or_abandon(id, torn_down)
+    }
+
+    async fn dismantle_endpoint(&mut self, id: &Id) -> Result<()> {
         // Building may have changed the row.
         let Some(row) = self.store.records().endpoint(id)? else {
             return Ok(());

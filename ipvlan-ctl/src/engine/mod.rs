@@ -35,7 +35,7 @@ pub use view::{EndpointStats, NetworkView, ParentStats, Stats};
 use crate::datapath::{Datapath, DatapathError};
 use crate::kernel::{KernelError, Netlink, NetnsError};
 use crate::model::ipam::AllocError;
-use crate::model::{FindError, Invalid, Network, find};
+use crate::model::{FindError, Id, Invalid, Network, find};
 use crate::store::{NetworkRow, Owner, Records, Store, StoreError, boot_id};
 
 #[derive(Debug, Error)]
@@ -179,6 +179,15 @@ impl<'e> Session<'e> {
             engine,
             store,
             owner: Owner::current()?,
+        })
+    }
+
+    /// What came of a tear-down. One that failed is the next verb's to complete, whichever process
+    /// that is: ours may live on.
+    fn or_abandon(&self, subject: &Id, torn_down: Result<()>) -> Result<()> {
+        torn_down.map_err(|error| {
+            let abandoned = self.store.records().abandon(subject);
+            with_undo(error, abandoned.map_err(EngineError::from))
         })
     }
 

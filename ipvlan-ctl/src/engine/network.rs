@@ -151,6 +151,11 @@ impl Session<'_> {
 
     /// Takes back [`Session::build_network`] and the reservation, however far they got.
     pub(super) async fn tear_down_network(&mut self, row: &NetworkRow) -> Result<()> {
+        let torn_down = self.dismantle_network(row).await;
+        self.or_abandon(&row.network.id, torn_down)
+    }
+
+    async fn dismantle_network(&mut self, row: &NetworkRow) -> Result<()> {
         // Building may have changed the row.
         let Some(row) = self.store.records().network(&row.network.id)? else {
             return Ok(());

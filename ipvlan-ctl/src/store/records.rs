@@ -449,6 +449,16 @@ fn read_endpoint(row: &Row<'_>) -> Result<EndpointRow, StoreError> {
         link_local: link_local
             .map(|text| text.parse())
             .transpose()
+    /// Leaves unfinished work to whoever comes next, as if its process had ended.
+    pub fn abandon(&self, subject: &Id) -> Result<(), StoreError> {
+        // No process has this number.
+        self.0.execute(
+            "UPDATE intents SET pid = 0 WHERE subject = ?1",
+            [subject.as_str()],
+        )?;
+        Ok(())
+    }
+
             .map_err(|_| StoreError::Corrupt("a link-local address is none".into()))?,
         state: row.get(14)?,
         created: row.get::<_, i64>(15)? as u64,

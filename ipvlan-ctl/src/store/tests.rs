@@ -317,3 +317,27 @@ fn endpoints_are_found_without_reading_all() {
     assert_eq!(like("none", "/run/netns/x", None).len(), 10);
     assert_eq!(like("none", "/none", None), [0; 0]);
 }
+
+#[test]
+fn abandoned_work_is_nobodys() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let id = Id::random();
+    store
+        .records()
+        .begin(&id, "repair", &Owner::current().unwrap())
+        .unwrap();
+    assert!(
+        store.records().intents().unwrap()[0]
+            .owner
+            .is_alive()
+            .unwrap()
+    );
+    store.records().abandon(&id).unwrap();
+    assert!(
+        !store.records().intents().unwrap()[0]
+            .owner
+            .is_alive()
+            .unwrap()
+    );
+}
