@@ -241,8 +241,8 @@ fn rows() -> String {
         .expect("table names");
     let mut text = String::new();
     // The host's identity is written once, with the first network; cursors are IPAM's memory,
-    // the sequence is SQLite's.
-    let memory = |name: &str| matches!(name, "meta" | "cursors" | "sqlite_sequence");
+    // changes the daemon's, the sequence is SQLite's.
+    let memory = |name: &str| matches!(name, "meta" | "cursors" | "changes" | "sqlite_sequence");
     for name in names.iter().filter(|name| !memory(name)) {
         let mut all = store
             .prepare(&format!("SELECT * FROM \"{name}\""))

@@ -24,7 +24,7 @@ pub use home::Home;
 pub use launch::LaunchError;
 
 use crate::dns::ServerError;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Seen};
 use crate::kernel::{HostEvent, HostEvents, KernelError};
 use control::{Control, Reply, Request};
 use names::Names;
@@ -73,6 +73,7 @@ pub async fn serve(engine: &Engine, home: &Home, until_idle: bool) -> Result<(),
         events: HostEvents::listen()?,
         repair_at: None,
         idle_since: None,
+        seen: None,
         names: Names::start()?,
     };
     let mut control = Control::listen(home)?;
@@ -116,23 +117,40 @@ struct Daemon<'e> {
     repair_at: Option<Instant>,
     /// `None` while there are endpoints.
     idle_since: Option<Instant>,
+    /// `None` if all endpoints are to be read anew.
+    seen: Option<Seen>,
     names: Names,
 }
 
 impl Daemon<'_> {
     async fn look_at_everything(&mut self) {
         self.names.read_servers();
+        self.seen = None;
         self.follow_addresses().await;
         self.repair().await;
     }
 
     fn follow_names(&mut self) -> Result<(), EngineError> {
-        let endpoints = self.engine.named_endpoints()?;
-        self.idle_since = match endpoints.is_empty() {
-            true => self.idle_since.or(Some(Instant::now())),
-            false => None,
+        let changed = match self.seen {
+            Some(seen) => self.engine.changed_endpoints(seen)?,
+            None => None,
         };
-        self.names.follow(&endpoints);
+        let seen = match changed {
+            Some((seen, changed)) => {
+                self.names.follow(changed);
+                seen
+            }
+            None => {
+                let (seen, endpoints) = self.engine.named_endpoints()?;
+                self.names.follow_all(endpoints);
+                seen
+            }
+        };
+        self.seen = Some(seen);
+        self.idle_since = match self.names.has_endpoints() {
+            true => None,
+            false => self.idle_since.or(Some(Instant::now())),
+        };
         Ok(())
     }
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::DaemonError;
 use super::keepers::{Keepers, Watch};
 use crate::dns::{Member, Server, Upstream, View, Zone};
-use crate::engine::NamedEndpoint;
+use crate::engine::{ChangedEndpoints, NamedEndpoint};
 use crate::kernel::{Netns, NetnsIdentity};
+use crate::model::Id;
 
 /// The host's name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -18,6 +19,11 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 pub(super) struct Names {
     server: Server,
     keepers: Keepers,
+    endpoints: HashMap<Id, NamedEndpoint>,
+    /// By the number of the network.
+    zones: HashMap<u32, Arc<Zone>>,
+    /// The endpoints in each namespace, the oldest first; by cookie.
+    namespaces: HashMap<u64, Vec<Id>>,
     /// By cookie.
     served: HashMap<u64, Served>,
     /// Namespaces that could not be served, told once.
@@ -40,6 +46,9 @@ impl Names {
         Ok(Self {
             server: Server::start()?,
             keepers: Keepers::new().map_err(DaemonError::Watch)?,
+            endpoints: HashMap::new(),
+            zones: HashMap::new(),
+            namespaces: HashMap::new(),
             served: HashMap::new(),
             refused: HashSet::new(),
             upstreams: HashMap::new(),
@@ -70,42 +79,102 @@ impl Names {
         self.served.len()
     }
 
+    pub(super) fn has_endpoints(&self) -> bool {
+        !self.endpoints.is_empty()
+    }
+
     /// Serves exactly these endpoints from now on.
-    pub(super) fn follow(&mut self, endpoints: &[NamedEndpoint]) {
-        let zones = zones(endpoints);
-        let mut namespaces: HashMap<u64, Vec<&NamedEndpoint>> = HashMap::new();
-        for endpoint in endpoints {
-            let cookie = endpoint.endpoint.identity.cookie;
-            namespaces.entry(cookie).or_default().push(endpoint);
-        }
-        self.refused
-            .retain(|cookie| namespaces.contains_key(cookie));
-        self.served
-            .retain(|cookie, _| namespaces.contains_key(cookie));
-        for (cookie, own) in namespaces {
-            let view = View {
-                zones: own
-                    .iter()
-                    .filter_map(|endpoint| zones.get(&endpoint.endpoint.network).cloned())
-                    .collect(),
-                upstream: match own.iter().any(|endpoint| !endpoint.internal) {
-                    true => self.upstream(&own),
-                    false => None,
-                },
-            };
-            if self.served.contains_key(&cookie) {
-                self.server.show(cookie, view);
-            } else if let Err(why) = self.begin(own[0], view)
-                && self.refused.insert(cookie)
-            {
-                tracing::warn!(
-                    "no names in the namespace of {}: {why}",
-                    own[0].endpoint.name
-                );
+    pub(super) fn follow_all(&mut self, endpoints: Vec<NamedEndpoint>) {
+        let here: HashSet<&Id> = endpoints.iter().map(|e| &e.endpoint.id).collect();
+        let gone = self.endpoints.keys().filter(|id| !here.contains(id));
+        let mut changes: ChangedEndpoints = gone.map(|id| (id.clone(), None)).collect();
+        changes.extend(
+            endpoints
+                .into_iter()
+                .map(|endpoint| (endpoint.endpoint.id.clone(), Some(endpoint))),
+        );
+        self.follow(changes);
+    }
+
+    /// Follows endpoints that came, changed or went, at the cost of these.
+    pub(super) fn follow(&mut self, changes: ChangedEndpoints) {
+        let mut zones: HashMap<u32, Changed> = HashMap::new();
+        // Those that were refused are tried again.
+        let mut namespaces = std::mem::take(&mut self.refused);
+        let told = namespaces.clone();
+        for (id, now) in changes {
+            if let Some(before) = self.endpoints.remove(&id) {
+                let changed = zones.entry(before.endpoint.network).or_default();
+                changed.gone.push(member(&before));
+                namespaces.insert(before.endpoint.identity.cookie);
             }
+            if let Some(now) = now {
+                let (network, cookie) = (now.endpoint.network, now.endpoint.identity.cookie);
+                self.zones
+                    .entry(network)
+                    .or_insert_with(|| Arc::new(Zone::new(&now.network, &[])));
+                zones.entry(network).or_default().come.push(member(&now));
+                namespaces.insert(cookie);
+                let inside = self.namespaces.entry(cookie).or_default();
+                if !inside.contains(&id) {
+                    inside.push(id.clone());
+                }
+                self.endpoints.insert(id, now);
+            }
+        }
+        for (network, changed) in zones {
+            if let Some(zone) = self.zones.get(&network) {
+                zone.change(&changed.gone, &changed.come);
+                if zone.is_empty() {
+                    self.zones.remove(&network);
+                }
+            }
+        }
+        for cookie in namespaces {
+            self.follow_namespace(cookie, told.contains(&cookie));
         }
         self.server
             .keep_only(|cookie| self.served.contains_key(&cookie));
+    }
+
+    fn follow_namespace(&mut self, cookie: u64, told: bool) {
+        let Self {
+            endpoints,
+            namespaces,
+            ..
+        } = self;
+        let Some(ids) = namespaces.get_mut(&cookie) else {
+            return;
+        };
+        ids.retain(|id| {
+            let endpoint = endpoints.get(id);
+            endpoint.is_some_and(|endpoint| endpoint.endpoint.identity.cookie == cookie)
+        });
+        let own: Vec<NamedEndpoint> = ids.iter().map(|id| endpoints[id].clone()).collect();
+        let Some(first) = own.first() else {
+            self.namespaces.remove(&cookie);
+            self.served.remove(&cookie);
+            return;
+        };
+        let zones = own.iter();
+        let view = View {
+            zones: zones
+                .filter_map(|endpoint| self.zones.get(&endpoint.endpoint.network).cloned())
+                .collect(),
+            upstream: match own.iter().any(|endpoint| !endpoint.internal) {
+                true => self.upstream(&own),
+                false => None,
+            },
+        };
+        if self.served.contains_key(&cookie) {
+            self.server.show(cookie, view);
+        } else if let Err(why) = self.begin(first, view) {
+            self.refused.insert(cookie);
+            if !told {
+                let name = &first.endpoint.name;
+                tracing::warn!("no names in the namespace of {name}: {why}");
+            }
+        }
     }
 
     fn begin(&mut self, endpoint: &NamedEndpoint, view: View) -> Result<(), String> {
@@ -120,7 +189,6 @@ impl Names {
         self.server
             .serve(row.identity.cookie, &netns, view)
             .map_err(|error| error.to_string())?;
-        self.refused.remove(&row.identity.cookie);
         self.served.insert(
             row.identity.cookie,
             Served {
@@ -169,7 +237,7 @@ impl Names {
     }
 
     /// The name servers that a namespace was given, or else the host's, if there are any.
-    fn upstream(&mut self, own: &[&NamedEndpoint]) -> Option<Arc<Upstream>> {
+    fn upstream(&mut self, own: &[NamedEndpoint]) -> Option<Arc<Upstream>> {
         let given = own.iter().map(|endpoint| &endpoint.endpoint.servers);
         let servers = given
             .into_iter()
@@ -195,32 +263,20 @@ impl Names {
     }
 }
 
-/// By the number of the network.
-fn zones(endpoints: &[NamedEndpoint]) -> HashMap<u32, Arc<Zone>> {
-    let mut networks: HashMap<u32, (&str, Vec<Member>)> = HashMap::new();
-    for endpoint in endpoints {
-        let row = &endpoint.endpoint;
-        let address = |address: Option<ipnetwork::IpNetwork>| address.map(|address| address.ip());
-        let member = Member {
-            name: row.name.clone(),
-            others: row
-                .aliases
-                .iter()
-                .cloned()
-                .chain([row.id.short().to_owned()])
-                .collect(),
-            addresses: [row.addresses.v4, row.addresses.v6]
-                .into_iter()
-                .filter_map(address)
-                .collect(),
-        };
-        let (_, members) = networks
-            .entry(row.network)
-            .or_insert((&endpoint.network, Vec::new()));
-        members.push(member);
+/// What changes in one zone.
+#[derive(Debug, Default)]
+struct Changed {
+    gone: Vec<Member>,
+    come: Vec<Member>,
+}
+
+fn member(endpoint: &NamedEndpoint) -> Member {
+    let row = &endpoint.endpoint;
+    let short = row.id.short().to_owned();
+    let addresses = [row.addresses.v4, row.addresses.v6].into_iter().flatten();
+    Member {
+        name: row.name.clone(),
+        others: row.aliases.iter().cloned().chain([short]).collect(),
+        addresses: addresses.map(|address| address.ip()).collect(),
     }
-    networks
-        .into_iter()
-        .map(|(number, (name, members))| (number, Arc::new(Zone::new(name, &members))))
-        .collect()
 }

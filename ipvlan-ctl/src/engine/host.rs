@@ -1,11 +1,9 @@
 //! What the daemon does when the host changes.
 
-use std::collections::HashMap;
-
 use super::parent::rests_on;
 use super::{Engine, Result, privilege};
-use crate::model::{DOOR_LABEL, Network};
-use crate::store::{EndpointRow, State, Store};
+use crate::model::{DOOR_LABEL, Id};
+use crate::store::{EndpointRow, Records, State, Store};
 
 /// A whole endpoint of this boot, as the names need it.
 #[derive(Debug, Clone)]
@@ -15,6 +13,13 @@ pub struct NamedEndpoint {
     pub network: String,
     pub internal: bool,
 }
+
+/// Which changes of endpoints somebody has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen(u64);
+
+/// Endpoints by their ids, each as it is now; `None` if it is gone.
+pub type ChangedEndpoints = Vec<(Id, Option<NamedEndpoint>)>;
 
 impl Engine {
     /// Refuses who may not change networks, before anything else is tried.
@@ -32,31 +37,54 @@ impl Engine {
 
     /// Every whole endpoint of this boot, the oldest first, without those of other engines, which
     /// have names of their own. Its namespace may be gone.
-    pub fn named_endpoints(&self) -> Result<Vec<NamedEndpoint>> {
+    pub fn named_endpoints(&self) -> Result<(Seen, Vec<NamedEndpoint>)> {
         let Some(store) = Store::open_existing(&self.state_dir)? else {
-            return Ok(Vec::new());
+            return Ok((Seen(0), Vec::new()));
         };
-        // In this order: a network is there before its endpoints and after them.
-        let endpoints = store.records().endpoints()?;
-        let networks: HashMap<u32, Network> = store
-            .records()
-            .networks()?
-            .into_iter()
-            .map(|row| (row.number, row.network))
-            .filter(|(_, network)| !network.labels.contains_key(DOOR_LABEL))
-            .collect();
-        Ok(endpoints
-            .into_iter()
-            .filter(|endpoint| endpoint.state == State::Ready && endpoint.boot == self.boot)
-            .filter_map(|endpoint| {
-                let network = networks.get(&endpoint.network)?;
-                Some(NamedEndpoint {
-                    network: network.name.clone(),
-                    internal: network.internal,
-                    endpoint,
-                })
-            })
-            .collect())
+        let records = store.records();
+        // What changes while we read is read again.
+        let seen = Seen(records.newest_change()?);
+        let mut endpoints = Vec::new();
+        for row in records.endpoints()? {
+            endpoints.extend(self.named(&records, row)?);
+        }
+        Ok((seen, endpoints))
+    }
+
+    /// What has changed among [`Engine::named_endpoints`] since, at the cost of what has changed.
+    /// `None` after so many changes that all must be read anew.
+    pub fn changed_endpoints(&self, since: Seen) -> Result<Option<(Seen, ChangedEndpoints)>> {
+        let Some(store) = Store::open_existing(&self.state_dir)? else {
+            return Ok(None);
+        };
+        let records = store.records();
+        let Some((newest, ids)) = records.changes_since(since.0)? else {
+            return Ok(None);
+        };
+        let mut changed = Vec::with_capacity(ids.len());
+        for id in ids {
+            let now = match records.endpoint(&id)? {
+                Some(row) => self.named(&records, row)?,
+                None => None,
+            };
+            changed.push((id, now));
+        }
+        Ok(Some((Seen(newest), changed)))
+    }
+
+    fn named(&self, records: &Records<'_>, endpoint: EndpointRow) -> Result<Option<NamedEndpoint>> {
+        if endpoint.state != State::Ready || endpoint.boot != self.boot {
+            return Ok(None);
+        }
+        // Another process may have removed both meanwhile.
+        let network = records.network_numbered(endpoint.network)?;
+        let network = network.map(|row| row.network);
+        let own = network.filter(|network| !network.labels.contains_key(DOOR_LABEL));
+        Ok(own.map(|network| NamedEndpoint {
+            network: network.name,
+            internal: network.internal,
+            endpoint,
+        }))
     }
 
     /// Is a network on the link of this name?

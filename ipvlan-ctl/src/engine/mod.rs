@@ -25,7 +25,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 pub use endpoint::ConnectRequest;
-pub use host::NamedEndpoint;
+pub use host::{ChangedEndpoints, NamedEndpoint, Seen};
 pub use network::NetworkPlan;
 use repair::Which;
 pub use target::{default_name, netns_path};

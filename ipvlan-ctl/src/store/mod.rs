@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema.sql"),
     include_str!("endpoints_of_netns.sql"),
     include_str!("servers.sql"),
+    include_str!("changes.sql"),
 ];
 const VERSION: u32 = MIGRATIONS.len() as u32;
 

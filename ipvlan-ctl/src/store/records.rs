@@ -132,6 +132,14 @@ impl Records<'_> {
             .transpose()
     }
 
+    pub fn network_numbered(&self, number: u32) -> Result<Option<NetworkRow>, StoreError> {
+        self.0
+            .prepare_cached(&format!("{NETWORK} WHERE number = ?1"))?
+            .query_and_then([number], read_network)?
+            .next()
+            .transpose()
+    }
+
     /// The numbers of the networks that have endpoints.
     pub fn networks_with_endpoints(&self) -> Result<HashSet<u32>, StoreError> {
         Ok(self
@@ -395,6 +403,36 @@ impl Records<'_> {
             .collect::<Result<_, _>>()?)
     }
 
+    /// The number of the newest change of an endpoint; 0 before the first.
+    pub fn newest_change(&self) -> Result<u64, StoreError> {
+        let newest: Option<i64> =
+            self.0
+                .query_row("SELECT max(number) FROM changes", [], |row| row.get(0))?;
+        Ok(newest.unwrap_or(0) as u64)
+    }
+
+    /// The number of the newest change, and which endpoints have changed since another one; each
+    /// once. `None` where not all of them are known any more.
+    pub fn changes_since(&self, number: u64) -> Result<Option<(u64, HashSet<Id>)>, StoreError> {
+        let mut select = self.0.prepare_cached(
+            "SELECT number, endpoint FROM changes WHERE number >= ?1 ORDER BY number",
+        )?;
+        let mut changes = select.query_map([number as i64], |row| {
+            Ok((row.get::<_, i64>(0)? as u64, row.get(1)?))
+        })?;
+        match changes.next().transpose()? {
+            Some((first, _)) if first == number => {}
+            _ => return Ok(None),
+        }
+        let (mut newest, mut changed) = (number, HashSet::new());
+        for change in changes {
+            let (number, endpoint) = change?;
+            newest = number;
+            changed.insert(Id::from_stored(endpoint));
+        }
+        Ok(Some((newest, changed)))
+    }
+
     /// Notes who is at work on a network or an endpoint; an older note is replaced.
     pub fn begin(&self, subject: &Id, verb: &str, owner: &Owner) -> Result<(), StoreError> {
         self.0.execute(
@@ -407,6 +445,16 @@ impl Records<'_> {
                 owner.started as i64,
                 owner.boot
             ],
+        )?;
+        Ok(())
+    }
+
+    /// Leaves unfinished work to whoever comes next, as if its process had ended.
+    pub fn abandon(&self, subject: &Id) -> Result<(), StoreError> {
+        // No process has this number.
+        self.0.execute(
+            "UPDATE intents SET pid = 0 WHERE subject = ?1",
+            [subject.as_str()],
         )?;
         Ok(())
     }
@@ -449,16 +497,6 @@ fn read_endpoint(row: &Row<'_>) -> Result<EndpointRow, StoreError> {
         link_local: link_local
             .map(|text| text.parse())
             .transpose()
-    /// Leaves unfinished work to whoever comes next, as if its process had ended.
-    pub fn abandon(&self, subject: &Id) -> Result<(), StoreError> {
-        // No process has this number.
-        self.0.execute(
-            "UPDATE intents SET pid = 0 WHERE subject = ?1",
-            [subject.as_str()],
-        )?;
-        Ok(())
-    }
-
             .map_err(|_| StoreError::Corrupt("a link-local address is none".into()))?,
         state: row.get(14)?,
         created: row.get::<_, i64>(15)? as u64,

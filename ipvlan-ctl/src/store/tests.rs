@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use proptest::prelude::*;
@@ -316,6 +316,41 @@ fn endpoints_are_found_without_reading_all() {
     assert_eq!(like("none", "/none", Some(netns(3))), [6, 7]);
     assert_eq!(like("none", "/run/netns/x", None).len(), 10);
     assert_eq!(like("none", "/none", None), [0; 0]);
+}
+
+#[test]
+fn changes_are_known_for_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let records = store.records();
+    assert_eq!(records.newest_change().unwrap(), 0);
+    assert_eq!(records.changes_since(0).unwrap(), None);
+    let number = records.insert_network(&network("n")).unwrap();
+    let rows = [endpoint(number, "a", 1), endpoint(number, "b", 2)];
+    records.insert_endpoint(&rows[0]).unwrap();
+    let first = records.newest_change().unwrap();
+    assert_eq!(
+        records.changes_since(first).unwrap(),
+        Some((first, HashSet::new()))
+    );
+    records.insert_endpoint(&rows[1]).unwrap();
+    records
+        .set_endpoint_state(&rows[1].id, State::Ready)
+        .unwrap();
+    records.delete_endpoint(&rows[0].id).unwrap();
+    let ids = rows.each_ref().map(|row| row.id.clone());
+    let (newest, changed) = records.changes_since(first).unwrap().unwrap();
+    assert_eq!(changed, HashSet::from(ids));
+    assert_eq!(newest, records.newest_change().unwrap());
+
+    for _ in 0..1024 {
+        records
+            .set_endpoint_state(&rows[1].id, State::Ready)
+            .unwrap();
+    }
+    assert_eq!(records.changes_since(first).unwrap(), None);
+    assert!(records.changes_since(newest + 1).unwrap().is_some());
+    assert_eq!(records.changes_since(newest + 2000).unwrap(), None);
 }
 
 #[test]
