@@ -8,6 +8,7 @@ mod ipam;
 mod programs;
 mod report;
 mod sandbox;
+mod stats;
 mod table;
 
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ enum Bench {
     Dns(dns::Args),
     #[command(hide = true)]
     Answer,
+    /// `stats --json` of many endpoints
+    Stats(stats::Args),
     /// Shows measured tables
     Report {
         /// What the other subcommands printed
@@ -39,6 +42,7 @@ fn main() -> Result<()> {
         Bench::Ipam(args) => ipam::measure(&args)?,
         Bench::Dns(args) => dns::measure(&args)?,
         Bench::Answer => return dns::answer(),
+        Bench::Stats(args) => stats::measure(&args)?,
         Bench::Report { files } => return report::show(&files),
     };
     println!("{}", serde_json::to_string_pretty(&tables)?);

@@ -169,8 +169,7 @@ impl Attach for Connections {
                 };
                 let row = engine.connect(&request).await?;
                 made.push((endpoint.network.clone(), row.id.to_string()));
-                let both = [row.addresses.v4, row.addresses.v6];
-                addresses.extend(both.into_iter().flatten().map(|address| address.ip()));
+                addresses.extend(row.addresses.hosts());
             }
             Ok(addresses)
         });

@@ -8,11 +8,14 @@ mod inspect;
 mod inspect_container;
 mod manual;
 mod network;
+mod reading;
 mod run;
+mod selection;
 mod stats;
 mod table;
 mod task;
 mod trace;
+mod units;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -137,7 +140,6 @@ enum Command {
     /// Make, list, inspect, join, leave and remove networks
     #[command(subcommand)]
     Network(network::Command),
-    /// Show packets and bytes of endpoints, and what was dropped and why
     #[command(after_help = "Example:\n  ipvlan-ctl stats --json ipv1")]
     Stats(stats::Command),
     /// Show packets as they are dropped: whose, where, why, and their five-tuple

@@ -11,6 +11,7 @@ use ipvlan_common::{Address, Family, Flow, Malformed, Message, Reason};
 use serde_json::{Value, json};
 
 use super::print;
+use super::selection::Selection;
 use crate::engine::{DroppedPacket, Engine, TraceFilter};
 
 #[derive(Debug, Args)]
@@ -18,18 +19,14 @@ pub(super) struct Command {
     /// Print JSON, one object per line
     #[arg(long)]
     json: bool,
-    /// Only drops on this network, by name, id or beginning of an id; may be repeated
-    #[arg(long = "network", value_name = "NETWORK")]
-    networks: Vec<String>,
     /// Only drops for this reason; may be repeated
     #[arg(long = "reason", value_name = "REASON", value_parser = reason())]
     reasons: Vec<Reason>,
     /// End after this many
     #[arg(short = 'c', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Only drops of these endpoints, by name, id or beginning of an id
-    #[arg(value_name = "NAME")]
-    names: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 fn reason() -> impl TypedValueParser<Value = Reason> {
@@ -40,8 +37,7 @@ fn reason() -> impl TypedValueParser<Value = Reason> {
 impl Command {
     pub(super) async fn run(self, engine: &Engine) -> anyhow::Result<ExitCode> {
         let mut trace = engine.trace(TraceFilter {
-            endpoints: self.names,
-            networks: self.networks,
+            selection: self.selection.into(),
             reasons: self.reasons,
         })?;
         // Whoever waits for a drop wants to know that it would be seen; there is no one left to

@@ -273,10 +273,9 @@ struct Changed {
 fn member(endpoint: &NamedEndpoint) -> Member {
     let row = &endpoint.endpoint;
     let short = row.id.short().to_owned();
-    let addresses = [row.addresses.v4, row.addresses.v6].into_iter().flatten();
     Member {
         name: row.name.clone(),
         others: row.aliases.iter().cloned().chain([short]).collect(),
-        addresses: addresses.map(|address| address.ip()).collect(),
+        addresses: row.addresses.hosts().collect(),
     }
 }

@@ -12,6 +12,7 @@
 //! ROOT/links/loopback-egress          TCX link of the host's loop-back
 //! ```
 
+mod batch;
 mod btf;
 mod clsact;
 mod figures;
@@ -22,6 +23,7 @@ mod trace;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use ipnetwork::IpNetwork;
@@ -32,6 +34,7 @@ pub use figures::{Families, Figure, Figures, Traffic};
 pub use trace::Tracer;
 
 use crate::kernel::{Netns, NetnsError};
+use batch::PerCpu;
 use hook::{Hook, Owner};
 
 #[derive(Debug, Error)]
@@ -357,10 +360,20 @@ impl Datapath {
     }
 
     fn map<M: TryFrom<Map, Error = MapError>>(&self, name: &'static str) -> Result<M> {
-        MapData::from_pin(pins::abi_folder(&self.root).join(name))
+        self.map_data(name)
             .and_then(Map::from_map_data)
             .and_then(M::try_from)
             .map_err(map_error("open", name))
+    }
+
+    fn per_cpu<K: Pod, V: Pod>(&self, name: &'static str) -> Result<PerCpu<K, V>> {
+        self.map_data(name)
+            .and_then(PerCpu::new)
+            .map_err(map_error("open", name))
+    }
+
+    fn map_data(&self, name: &'static str) -> std::result::Result<MapData, MapError> {
+        MapData::from_pin(pins::abi_folder(&self.root).join(name))
     }
 }
 

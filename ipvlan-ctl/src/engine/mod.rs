@@ -9,10 +9,12 @@ mod check;
 mod endpoint;
 mod ensure;
 mod host;
+mod meter;
 mod network;
 mod parent;
 mod privilege;
 mod repair;
+mod selection;
 mod target;
 mod trace;
 mod view;
@@ -26,11 +28,13 @@ use thiserror::Error;
 
 pub use endpoint::ConnectRequest;
 pub use host::{ChangedEndpoints, NamedEndpoint, Seen};
+pub use meter::{Meter, Rate, Rates};
 pub use network::NetworkPlan;
 use repair::Which;
+pub use selection::Selection;
 pub use target::{default_name, netns_path};
 pub use trace::{DroppedPacket, Trace, TraceFilter};
-pub use view::{EndpointStats, NetworkView, ParentStats, Stats};
+pub use view::{Branch, EndpointStats, NetworkView, ParentStats, Stats, Topology};
 
 use crate::datapath::{Datapath, DatapathError};
 use crate::kernel::{KernelError, Netlink, NetnsError};

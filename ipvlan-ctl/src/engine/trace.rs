@@ -6,18 +6,16 @@ use std::time::{Duration, SystemTime};
 use ipvlan_common::{DropOwner, Event, Flow, Hook, Malformed, Reason};
 use nix::time::{ClockId, clock_gettime};
 
-use super::view::{is_meant, no_endpoint, ready_networks};
-use super::{Engine, EngineError, Result, find_network};
+use super::view::ready_networks;
+use super::{Engine, EngineError, Result, Selection};
 use crate::datapath::Tracer;
 use crate::store::{EndpointRow, NetworkRow, Store};
 
 /// Which drops to tell; an empty list means all.
 #[derive(Debug, Clone, Default)]
 pub struct TraceFilter {
-    /// Names, ids or beginnings of ids; must be there at the start.
-    pub endpoints: Vec<String>,
-    /// As [`find`](crate::model::find) takes them.
-    pub networks: Vec<String>,
+    /// Must be there at the start.
+    pub selection: Selection,
     pub reasons: Vec<Reason>,
 }
 
@@ -47,6 +45,8 @@ pub struct Trace {
     tracer: Tracer,
     names: Names,
     filter: TraceFilter,
+    /// Numbers of the selected networks, those that come later too if none was asked for.
+    networks: Vec<u32>,
 }
 
 /// What numbers in events mean. Kept as it was last known, so that what is gone keeps its name.
@@ -72,17 +72,13 @@ impl Engine {
             networks: BTreeMap::new(),
         };
         names.read()?;
-        for word in &filter.networks {
-            find_network(ready_networks(&names.store)?, word)?;
-        }
-        for word in &filter.endpoints {
-            if !names.endpoints.values().any(|row| is_meant(row, word)) {
-                return Err(no_endpoint(word));
-            }
-        }
+        let selection = &filter.selection;
+        let networks = selection.networks_of(ready_networks(&names.store)?)?;
+        selection.endpoints_of(names.endpoints.values().cloned().collect())?;
         let datapath = self.loaded_datapath().ok_or(EngineError::NothingToTrace)?;
         Ok(Trace {
             tracer: datapath.trace()?,
+            networks: networks.iter().map(|row| row.number).collect(),
             names,
             filter,
         })
@@ -94,7 +90,7 @@ impl Trace {
     pub async fn next(&mut self) -> Result<DroppedPacket> {
         loop {
             let event = self.tracer.next().await?;
-            if let Some(packet) = self.names.describe(&event, &self.filter)? {
+            if let Some(packet) = self.names.describe(&event, &self.filter, &self.networks)? {
                 return Ok(packet);
             }
         }
@@ -114,7 +110,12 @@ impl Names {
     }
 
     /// The event with its names, if it passes the filter.
-    fn describe(&mut self, event: &Event, filter: &TraceFilter) -> Result<Option<DroppedPacket>> {
+    fn describe(
+        &mut self,
+        event: &Event,
+        filter: &TraceFilter,
+        wanted: &[u32],
+    ) -> Result<Option<DroppedPacket>> {
         let revision = self.store.revision()?;
         if revision != self.revision {
             self.revision = revision;
@@ -137,16 +138,12 @@ impl Names {
                 .filter(|row| row.parent_boot == self.boot && Some(row.parent_index) == on_parent)
                 .collect(),
         };
-        let by_endpoint = |word: &String| endpoint.is_some_and(|row| is_meant(row, word));
-        let by_network = |word: &String| {
-            networks.iter().any(|row| {
-                row.network.name == *word || row.network.id.as_str().starts_with(word.as_str())
-            })
-        };
+        let selection = &filter.selection;
         let passes = (filter.reasons.is_empty()
             || reason.is_some_and(|reason| filter.reasons.contains(&reason)))
-            && (filter.endpoints.is_empty() || filter.endpoints.iter().any(by_endpoint))
-            && (filter.networks.is_empty() || filter.networks.iter().any(by_network));
+            && (selection.endpoints.is_empty() || endpoint.is_some_and(|row| selection.takes(row)))
+            && (selection.networks.is_empty()
+                || networks.iter().any(|row| wanted.contains(&row.number)));
         if !passes {
             return Ok(None);
         }

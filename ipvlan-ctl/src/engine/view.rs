@@ -1,12 +1,12 @@
 //! What the reading verbs see. They change nothing and make no store.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::parent::{find, is_routed};
-use super::{Engine, EngineError, Result, find_network, not_found};
+use super::{Engine, Result, Selection, find_network, not_found};
 use crate::datapath::{Datapath, Figures};
 use crate::kernel::Link;
-use crate::model::{Id, Network, Usage};
+use crate::model::{Id, Network, Parent, Usage};
 use crate::store::{EndpointRow, NetworkRow, State, Store};
 
 /// A network with what is on it now.
@@ -26,6 +26,24 @@ pub struct EndpointStats {
     /// Name of its network.
     pub network: String,
     pub figures: Figures,
+}
+
+/// A network as the host's topology has it.
+#[derive(Debug, Clone)]
+pub struct Branch {
+    pub network: Network,
+    /// `None` if the parent is not there.
+    pub parent: Option<Link>,
+    /// Name of the link whose VLAN the parent is.
+    pub base: Option<String>,
+    pub endpoints: Vec<EndpointStats>,
+}
+
+/// What is on what, with its figures.
+#[derive(Debug, Clone, Default)]
+pub struct Topology {
+    pub branches: Vec<Branch>,
+    pub parents: Vec<ParentStats>,
 }
 
 /// Drops on a parent that belong to no endpoint, by reason.
@@ -96,24 +114,20 @@ impl Engine {
         })
     }
 
-    /// Figures of the endpoints with these names or ids, or of all, and of the parents.
-    pub async fn stats(&self, words: &[String]) -> Result<Stats> {
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
-            return match words.first() {
-                Some(word) => Err(no_endpoint(word)),
-                None => Ok(Stats::default()),
-            };
+    /// Figures of the selected endpoints, and of the parents of their networks.
+    pub async fn stats(&self, selection: &Selection) -> Result<Stats> {
+        let (networks, endpoints) = match Store::open_existing(&self.state_dir)? {
+            Some(store) => (ready_networks(&store)?, store.records().endpoints()?),
+            None => Default::default(),
         };
-        let networks = ready_networks(&store)?;
-        let mut endpoints = self.live(store.records().endpoints()?).await?;
-        for word in words {
-            if !endpoints.iter().any(|row| is_meant(row, word)) {
-                return Err(no_endpoint(word));
-            }
-        }
-        if !words.is_empty() {
-            endpoints.retain(|row| words.iter().any(|word| is_meant(row, word)));
-        }
+        let networks = selection.networks_of(networks)?;
+        let names: HashMap<u32, &str> = networks
+            .iter()
+            .map(|row| (row.number, row.network.name.as_str()))
+            .collect();
+        let mut endpoints = self.reachable(endpoints).await?;
+        endpoints.retain(|row| names.contains_key(&row.network));
+        let endpoints = selection.endpoints_of(endpoints)?;
         // After a reboot nothing is pinned before the next verb that changes something.
         let parents: BTreeMap<u32, String> = networks
             .iter()
@@ -132,18 +146,12 @@ impl Engine {
         };
         let slots: Vec<u32> = endpoints.iter().map(|row| row.slot).collect();
         let figures = datapath.figures(&slots)?;
-        let network_name = |number: u32| {
-            networks
-                .iter()
-                .find(|row| row.number == number)
-                .map_or_else(String::new, |row| row.network.name.clone())
-        };
         Ok(Stats {
             endpoints: endpoints
                 .into_iter()
                 .zip(figures)
                 .map(|(endpoint, figures)| EndpointStats {
-                    network: network_name(endpoint.network),
+                    network: names[&endpoint.network].to_owned(),
                     endpoint,
                     figures,
                 })
@@ -160,6 +168,50 @@ impl Engine {
         })
     }
 
+    /// The selected networks with their parents and the figures of their endpoints, the oldest
+    /// first.
+    pub async fn topology(&self, selection: &Selection) -> Result<Topology> {
+        let stats = self.stats(selection).await?;
+        let Some(store) = Store::open_existing(&self.state_dir)? else {
+            return Ok(Topology::default());
+        };
+        let networks = selection.networks_of(ready_networks(&store)?)?;
+        let links = self.netlink.links().await?;
+        let mut endpoints: HashMap<u32, Vec<EndpointStats>> = HashMap::new();
+        for row in stats.endpoints {
+            endpoints.entry(row.endpoint.network).or_default().push(row);
+        }
+        let branches = networks
+            .into_iter()
+            .map(|row| {
+                let parent = find(&row, &self.boot, &links).cloned();
+                Branch {
+                    base: base(&row.network, parent.as_ref(), &links),
+                    parent,
+                    endpoints: endpoints.remove(&row.number).unwrap_or_default(),
+                    network: row.network,
+                }
+            })
+            .collect();
+        Ok(Topology {
+            branches,
+            parents: stats.parents,
+        })
+    }
+
+    /// Those endpoints that are whole and whose namespace is there, by one question to the
+    /// kernel. Not asked is whether a container has deleted its interface, or another namespace
+    /// has been given the number since: what the endpoint had is told until the next repair.
+    async fn reachable(&self, mut rows: Vec<EndpointRow>) -> Result<Vec<EndpointRow>> {
+        if !rows.is_empty() {
+            let nsids = self.netlink.nsids().await?;
+            rows.retain(|row| {
+                row.state == State::Ready && row.boot == self.boot && nsids.contains(&row.nsid)
+            });
+        }
+        Ok(rows)
+    }
+
     /// Those endpoints that are whole and still there.
     async fn live(&self, rows: Vec<EndpointRow>) -> Result<Vec<EndpointRow>> {
         let mut live = Vec::with_capacity(rows.len());
@@ -172,17 +224,20 @@ impl Engine {
     }
 }
 
+/// A VLAN of our own is on its base by name; of another's the kernel tells the index.
+fn base(network: &Network, parent: Option<&Link>, links: &[Link]) -> Option<String> {
+    if let Parent::Vlan { base, .. } = &network.parent {
+        return Some(base.clone());
+    }
+    let vlan = parent.filter(|link| link.view.kind.as_deref() == Some("vlan"))?;
+    let base = links
+        .iter()
+        .find(|link| Some(link.view.index) == vlan.below)?;
+    Some(base.view.name.clone())
+}
+
 pub(super) fn ready_networks(store: &Store) -> Result<Vec<NetworkRow>> {
     let mut rows = store.records().networks()?;
     rows.retain(|row| row.state == State::Ready);
     Ok(rows)
-}
-
-/// Does `word` name this endpoint, by name, id or the beginning of its id?
-pub(super) fn is_meant(row: &EndpointRow, word: &str) -> bool {
-    row.name == word || (!word.is_empty() && row.id.as_str().starts_with(word))
-}
-
-pub(super) fn no_endpoint(word: &str) -> EngineError {
-    EngineError::NoSuchEndpoint(word.to_owned())
 }

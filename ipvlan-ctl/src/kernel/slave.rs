@@ -1,5 +1,6 @@
 //! ipvlan slaves: made straight in their namespace, and found again without entering it.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -80,23 +81,23 @@ impl Netlink {
             .await?;
         replies
             .into_iter()
-            .find_map(|reply| match reply {
-                RouteNetlinkMessage::NewNsId(message) => {
-                    message
-                        .attributes
-                        .into_iter()
-                        .find_map(|attribute| match attribute {
-                            NsidAttribute::Id(id) if id >= 0 => Some(id),
-                            _ => None,
-                        })
-                }
-                _ => None,
-            })
+            .find_map(number)
             .ok_or_else(|| KernelError::Unexpected {
                 operation,
                 device,
                 why: "the kernel gave none".into(),
             })
+    }
+
+    /// The numbers of all namespaces that have one in the socket's.
+    pub async fn nsids(&self) -> Result<HashSet<i32>, KernelError> {
+        let replies = self
+            .dump(
+                "numbers of namespaces",
+                RouteNetlinkMessage::GetNsId(NsidMessage::default()),
+            )
+            .await?;
+        Ok(replies.into_iter().filter_map(number).collect())
     }
 
     /// Makes an ipvlan slave in `netns`, down. The kernel's `EEXIST` or `EBUSY` says that its
@@ -187,6 +188,19 @@ impl Netlink {
             other => other.map(drop),
         }
     }
+}
+
+fn number(reply: RouteNetlinkMessage) -> Option<i32> {
+    let RouteNetlinkMessage::NewNsId(message) = reply else {
+        return None;
+    };
+    message
+        .attributes
+        .into_iter()
+        .find_map(|attribute| match attribute {
+            NsidAttribute::Id(id) if id >= 0 => Some(id),
+            _ => None,
+        })
 }
 
 impl Slave {

@@ -183,6 +183,16 @@ pub struct Route {
     pub via: Option<IpAddr>,
 }
 
+impl AddressPlan {
+    /// The addresses without their prefix lengths, IPv4 first.
+    pub fn hosts(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [self.v4, self.v6]
+            .into_iter()
+            .flatten()
+            .map(|address| address.ip())
+    }
+}
+
 impl Network {
     /// The pool in whose subnet `address` lies.
     pub fn pool_of(&self, address: IpAddr) -> Option<&Pool> {

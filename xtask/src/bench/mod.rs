@@ -4,6 +4,7 @@
 mod datapath;
 mod dns;
 mod ipam;
+mod stats;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,8 @@ pub enum Bench {
     Ipam(ipam::Args),
     /// How many names are resolved in a second, beside aardvark-dns
     Dns(dns::Args),
+    /// What it costs to read the figures of many endpoints
+    Stats(stats::Args),
 }
 
 impl Bench {
@@ -26,6 +29,7 @@ impl Bench {
             Bench::Datapath(args) => datapath::bench(args),
             Bench::Ipam(args) => ipam::bench(args),
             Bench::Dns(args) => dns::bench(args),
+            Bench::Stats(args) => stats::bench(args),
         }
     }
 }
