@@ -1,4 +1,4 @@
-//! What people look at.
+//! What people look at: `stats` and `network graph`.
 
 use std::process::{Child, Command, Stdio};
 
@@ -96,4 +96,37 @@ fn stats_select_and_sort_and_tell_rates() {
     eventually("what is gone is not listed", || {
         names(&ctl("stats --json")).len() == 2
     });
+}
+
+#[test]
+fn the_picture_shows_what_is_there() {
+    let host = Host::new();
+    host.one.sh("ping -n -q -f -c 100 192.168.1.11");
+    let drawn = ctl("network graph --format mermaid");
+    for title in ["eth9", "db_net", "apart", "ipv1", "ipv2", "ipv3"] {
+        assert!(drawn.contains(title), "{title} in {drawn}");
+    }
+    assert!(drawn.contains("ipv1<br>192.168.1.10<br>in "), "{drawn}");
+    assert!(
+        !drawn.contains("ipv1<br>192.168.1.10<br>in 0B"),
+        "100 answers came in: {drawn}"
+    );
+
+    let svg = std::env::temp_dir().join("view-graph.svg");
+    let svg = svg.to_str().expect("a path");
+    ctl(&format!("network graph --output {svg} db_net"));
+    let drawn = std::fs::read_to_string(svg).expect("a drawing");
+    assert!(
+        drawn.starts_with("<svg ") && drawn.contains("ipv2"),
+        "{drawn}"
+    );
+    assert!(
+        !drawn.contains("ipv3"),
+        "only db_net was asked for: {drawn}"
+    );
+    assert!(ctl("network graph").starts_with("digraph"));
+    let before = traces();
+    let words = ["--output", "host.png", ".svg"];
+    refused_on(&before, "network graph --output host.png", &words);
+    refused_on(&before, "network graph nobody", &["nobody"]);
 }

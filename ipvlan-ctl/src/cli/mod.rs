@@ -4,6 +4,7 @@ mod connection;
 mod container;
 mod daemon;
 mod filter;
+mod graph;
 mod inspect;
 mod inspect_container;
 mod manual;
@@ -14,6 +15,7 @@ mod selection;
 mod stats;
 mod table;
 mod task;
+mod top;
 mod trace;
 mod units;
 
@@ -142,6 +144,8 @@ enum Command {
     Network(network::Command),
     #[command(after_help = "Example:\n  ipvlan-ctl stats --json ipv1")]
     Stats(stats::Command),
+    #[command(after_help = "Example:\n  ipvlan-ctl top --network db_net")]
+    Top(top::Command),
     /// Show packets as they are dropped: whose, where, why, and their five-tuple
     #[command(after_help = "Example:\n  ipvlan-ctl trace --reason spoofed-source ipv1")]
     Trace(trace::Command),
@@ -209,6 +213,7 @@ impl Cli {
             }
             Command::Stats(command) => places.with_engine(async |engine| command.run(engine).await),
             Command::Trace(command) => places.with_engine(async |engine| command.run(engine).await),
+            Command::Top(command) => places.with_engine(async |engine| command.run(engine).await),
             Command::Repair => repair(&places),
             Command::Run(args) => Ok(run::run(*args, places)),
             Command::Exec(command) => Ok(command.run(&places)),

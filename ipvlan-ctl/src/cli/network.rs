@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::filter::Filter;
 use super::inspect::{inspection, overview, plan, timestamp};
 use super::table::table;
-use super::{print, report};
+use super::{graph, print, report};
 use crate::engine::{ConnectRequest, Engine, EngineError, netns_path};
 use crate::model::{CreateRequest, FindError, Invalid, Network};
 use crate::runtime::{RecordError, RunDir};
@@ -38,6 +38,7 @@ pub(super) enum Command {
         #[arg(required = true, value_name = "NETWORK")]
         networks: Vec<String>,
     },
+    Graph(graph::Command),
     /// Remove networks without endpoints
     #[command(after_help = "Example:\n  ipvlan-ctl network rm db_net")]
     #[command(visible_alias = "remove")]
@@ -202,6 +203,7 @@ impl Command {
             Self::Inspect { format, networks } => {
                 inspect(engine, format.as_deref(), &networks).await
             }
+            Self::Graph(graph) => graph.run(engine).await,
             Self::Rm { force, networks } => remove(engine, force, &networks).await,
             Self::Connect(connect) => connect.run(engine).await,
             Self::Disconnect {

@@ -21,6 +21,11 @@ pub(super) fn si(value: f64) -> String {
     format!("{value:.digits$}{prefix}")
 }
 
+/// A count of bytes, such as `1.23kB`.
+pub(super) fn bytes(count: u64) -> String {
+    format!("{}B", si(count as f64))
+}
+
 /// Bytes per second as bits per second.
 pub(super) fn bits(bytes_per_second: f64) -> String {
     si(bytes_per_second * 8.0)
@@ -46,6 +51,7 @@ mod tests {
         ] {
             assert_eq!(si(value), text, "{value}");
         }
+        assert_eq!(bytes(1500), "1.50kB");
         assert_eq!(bits(125.0), "1.00k");
     }
 }
