@@ -132,15 +132,9 @@ impl Lab {
     pub fn new() -> Self {
         kernel();
         clean();
-        let wire = Namespace::new("wire");
-        sh("ip link add eth9 type veth peer name port0 netns wire
-            ip addr add 192.168.1.2/24 dev eth9
-            ip link set eth9 up");
-        wire.sh("ip link add sw0 type bridge
-                 ip link set port0 master sw0 up
-                 ip addr add 192.168.1.3/24 dev sw0
-                 ip link set sw0 up");
-        let lab = Self { wire };
+        let lab = Self {
+            wire: wire("wire", sh),
+        };
         assert!(
             succeeds("ping -n -q -c 3 -i 0.2 -W 1 192.168.1.3"),
             "host and wire must reach each other before anything is tested"
@@ -154,6 +148,21 @@ impl Lab {
         self.wire
             .sh(&format!("bridge link set dev port0 hairpin {value}"));
     }
+}
+
+/// Wires `eth9` of the host on which `on_host` runs its scripts to a new namespace.
+pub fn wire(name: &str, on_host: impl Fn(&str) -> String) -> Namespace {
+    let wire = Namespace::new(name);
+    on_host(&format!(
+        "ip link add eth9 type veth peer name port0 netns {name}
+         ip addr add 192.168.1.2/24 dev eth9
+         ip link set eth9 up"
+    ));
+    wire.sh("ip link add sw0 type bridge
+             ip link set port0 master sw0 up
+             ip addr add 192.168.1.3/24 dev sw0
+             ip link set sw0 up");
+    wire
 }
 
 impl Default for Lab {

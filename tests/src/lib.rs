@@ -1,6 +1,7 @@
 //! What the kernel tests share. They run as root inside a VM, by `cargo xtask test`.
 
 mod daemon;
+mod docker;
 mod fault;
 mod guide;
 mod hostile;
@@ -10,10 +11,11 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 pub use daemon::{Daemon, eventually};
+pub use docker::Docker;
 pub use fault::killed_before;
 pub use guide::Guide;
 pub use hostile::{Ear, Raw, mac_of};
-pub use lab::{Counters, Figures, Lab, Namespace, detach_all_programs, snapshot, traces};
+pub use lab::{Counters, Figures, Lab, Namespace, detach_all_programs, snapshot, traces, wire};
 use pretty_assertions::assert_str_eq;
 
 /// How long the kernel, in a slow machine, may take for what it does in the background.

@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod cargo;
+mod docker;
 mod initramfs;
 mod kernels;
 mod progress;

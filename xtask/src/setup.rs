@@ -42,7 +42,7 @@ const VM: [&str; 8] = [
 ];
 
 /// What is called inside a VM, which sees the host's own files.
-const GUEST: [&str; 12] = [
+const GUEST: [&str; 14] = [
     "bind9-dnsutils",
     "dnsmasq-base",
     "musl-tools",
@@ -55,6 +55,9 @@ const GUEST: [&str; 12] = [
     "procps",
     "containernetworking-plugins",
     "containerd",
+    "curl",
+    // Of this machine's own suite, unlike the rest of Docker: it needs the libc that it is built for.
+    "runc",
 ];
 
 /// The folder of what is downloaded and built once.

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::cargo::{build_ipvlan_ctl, build_kernel_tests, cargo};
+use crate::docker;
 use crate::kernels::{Kernel, Line};
 use crate::setup::{self, BuildTools};
 use crate::vm::{Job, Stream, Vm};
@@ -90,6 +91,7 @@ fn kernel_tests(tools: &BuildTools, args: &Args, totals: &mut Totals) -> Result<
     let ipvlan_ctl = build_ipvlan_ctl(tools)?;
     let binaries = build_kernel_tests(tools)?;
     let vm_tools = setup::vm_tools()?;
+    let docker = docker::ready()?;
     let lines = if args.kernels.is_empty() {
         Line::value_variants().to_vec()
     } else {
@@ -117,12 +119,15 @@ fn kernel_tests(tools: &BuildTools, args: &Args, totals: &mut Totals) -> Result<
         .map(|_| {
             let runs = Arc::clone(&runs);
             let (ipvlan_ctl, binaries) = (ipvlan_ctl.clone(), binaries.clone());
+            let docker = docker.clone();
             let filter = args.filter.clone();
             std::thread::spawn(move || {
                 loop {
                     let next = runs.lock().expect("no worker panics with the lock").pop();
                     let Some((line, vm, tell)) = next else { break };
-                    let job = job(line, &ipvlan_ctl, &binaries, filter.as_deref());
+                    let mut job = job(line, &ipvlan_ctl, &binaries, filter.as_deref());
+                    // Not on PATH: its containerd is for itself only.
+                    job.env.push(("IPVLAN_TEST_DOCKER", docker.clone().into()));
                     run_in(&vm, &job, &tell);
                 }
             })
