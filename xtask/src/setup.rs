@@ -60,6 +60,9 @@ const GUEST: [&str; 14] = [
     "runc",
 ];
 
+/// What the native tests call.
+const NATIVE: [&str; 4] = ["chromium", "chromium-driver", "iproute2", "util-linux"];
+
 /// The folder of what is downloaded and built once.
 ///
 /// Errors: none of IPVLAN_CTL_CACHE, XDG_CACHE_HOME and HOME is set to an absolute path.
@@ -88,6 +91,7 @@ pub struct VmTools(());
 /// Everything: the tools, and the kernels asked for (all, if none is).
 pub fn everything(lines: &[Line]) -> Result<ExitCode> {
     let tools = build_tools()?;
+    test_tools()?;
     vm_tools()?;
     let lines = if lines.is_empty() {
         Line::value_variants()
@@ -131,6 +135,11 @@ pub fn build_tools() -> Result<BuildTools> {
             })
         }
     }
+}
+
+/// Gets what the native tests call.
+pub fn test_tools() -> Result<()> {
+    apt::require(&NATIVE)
 }
 
 /// Gets what a VM needs on the host and inside.

@@ -65,6 +65,7 @@ pub fn test(args: Args) -> Result<ExitCode> {
 
 fn unit_tests(tools: &BuildTools, args: &Args, totals: &mut Totals) -> Result<()> {
     heading("unit tests");
+    setup::test_tools()?;
     let mut test = cargo(tools);
     test.args([
         "test",

@@ -10,7 +10,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 use super::{Places, print};
-use crate::daemon;
+use crate::daemon::{self, Listen};
 
 /// Answer for names, and follow the host: its addresses, parents, namespaces that are gone
 ///
@@ -31,8 +31,23 @@ pub(super) struct Command {
     /// End once there has been no endpoint for ten seconds, as `run` starts it
     #[arg(long)]
     until_idle: bool,
+    /// Where metrics and the page are served: ADDRESS:PORT, or off
+    ///
+    /// Whoever reaches the address may read them. [default: 127.0.0.1:9786, if it is free]
+    #[arg(long, value_name = "ADDRESS", env = "IPVLAN_CTL_HTTP", value_parser = http)]
+    http: Option<Listen>,
     #[command(subcommand)]
     command: Option<Sub>,
+}
+
+fn http(text: &str) -> Result<Listen, &'static str> {
+    match text {
+        "off" => Ok(Listen::Off),
+        _ => text
+            .parse()
+            .map(Listen::At)
+            .map_err(|_| "an address with a port, such as 127.0.0.1:9786 or [::1]:80, or off"),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,7 +84,8 @@ impl Command {
             None => {
                 log(self.log, self.log_format);
                 places.with_engine(async |engine| {
-                    daemon::serve(engine, &places.daemon(), self.until_idle).await?;
+                    let http = self.http.unwrap_or(Listen::Usual);
+                    daemon::serve(engine, &places.daemon(), http, self.until_idle).await?;
                     Ok(ExitCode::SUCCESS)
                 })
             }

@@ -1,7 +1,8 @@
 //! The daemon: what must go on between commands.
 //!
-//! It has names answered, follows the host's addresses, and repairs when a parent comes back or a namespace is
-//! gone. Everything it knows is in the store and the kernel, so it can be stopped and started
+//! It has names answered, serves metrics and a page, follows the host's addresses, and repairs
+//! when a parent comes back or a namespace is gone. Everything it knows is in the store and the
+//! kernel, so it can be stopped and started
 //! at any time; no packet of an endpoint passes through it.
 
 mod control;
@@ -9,8 +10,10 @@ mod home;
 mod keepers;
 mod launch;
 mod names;
+mod web;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,13 +25,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 pub use control::{AskError, Status};
 pub use home::Home;
 pub use launch::LaunchError;
+pub use web::Listen;
 
 use crate::dns::ServerError;
-use crate::engine::{Engine, EngineError, Seen};
+use crate::engine::{Engine, EngineError, Seen, Selection};
 use crate::kernel::{HostEvent, HostEvents, KernelError};
 use control::{Control, Reply, Request};
 use names::Names;
 use sd_notify::NotifyState;
+use web::Web;
 
 #[derive(Debug, Error)]
 pub enum DaemonError {
@@ -36,6 +41,11 @@ pub enum DaemonError {
     Running(PathBuf),
     #[error("cannot use {}: {error}", path.display())]
     File { path: PathBuf, error: io::Error },
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
     #[error("cannot take signals: {0}")]
     Signals(io::Error),
     #[error("cannot watch for ends: {0}")]
@@ -57,7 +67,12 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT, or with `until_idle` until there are no endpoints. SIGHUP
 /// reads everything anew.
-pub async fn serve(engine: &Engine, home: &Home, until_idle: bool) -> Result<(), DaemonError> {
+pub async fn serve(
+    engine: &Engine,
+    home: &Home,
+    http: Listen,
+    until_idle: bool,
+) -> Result<(), DaemonError> {
     engine.require_privileges()?;
     let _instance = home.claim()?;
     take_all_descriptors();
@@ -77,6 +92,7 @@ pub async fn serve(engine: &Engine, home: &Home, until_idle: bool) -> Result<(),
         names: Names::start()?,
     };
     let mut control = Control::listen(home)?;
+    let mut web = Web::listen(http).await?;
     daemon.look_at_everything().await;
     let mut watchdog = watchdog();
     notify(&[NotifyState::Ready]);
@@ -98,6 +114,10 @@ pub async fn serve(engine: &Engine, home: &Home, until_idle: bool) -> Result<(),
                 let answer = daemon.answer(request).await;
                 // The command may have been killed meanwhile.
                 let _ = reply.send(answer);
+            }
+            reply = web.next() => {
+                // Whoever asked may be gone.
+                let _ = reply.send(engine.topology(&Selection::default()).await);
             }
             event = daemon.events.next() => daemon.follow(event).await?,
             () = daemon.names.changed() => daemon.names.leave_the_dead(),
