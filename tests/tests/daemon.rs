@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use ipvlan_tests::{
@@ -115,4 +116,97 @@ fn the_daemon_tells_the_service_manager() {
     hear("READY=1");
     assert_eq!(daemon.end_by("TERM").code(), Some(0));
     hear("STOPPING=1");
+}
+
+/// Systemd, as pid 1 of namespaces of its own, with our unit and nothing else.
+struct Systemd {
+    unshare: Child,
+    pid: String,
+}
+
+impl Systemd {
+    fn start() -> Self {
+        let unit = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../contrib/systemd/ipvlan-ctl.service"
+        );
+        let program = std::env::var("IPVLAN_CTL").expect("IPVLAN_CTL names the program");
+        let script = format!(
+            "mount -t proc proc /proc
+             umount -R /sys/fs/cgroup
+             mount -t cgroup2 cgroup2 /sys/fs/cgroup
+             mkdir -p /run/systemd
+             mount -t tmpfs systemd /run/systemd
+             mkdir -p /run/systemd/system/ipvlan-ctl.service.d
+             cp {unit} /run/systemd/system/
+             printf '[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=\nExecStart={program} daemon\n' \
+               > /run/systemd/system/ipvlan-ctl.service.d/here.conf
+             exec env -i PATH=$PATH container=test /lib/systemd/systemd \
+               --system --unit=ipvlan-ctl.service --log-target=null"
+        );
+        let unshare = Command::new("unshare")
+            .args(["--pid", "--fork", "--mount", "--cgroup", "--kill-child"])
+            .args(["--propagation", "private", "sh", "-ec", &script])
+            .spawn()
+            .expect("unshare starts");
+        let mut systemd = Self {
+            unshare,
+            pid: String::new(),
+        };
+        eventually("the unit is active", || {
+            ctl_output("daemon status").status.success()
+        });
+        let child = sh(&format!("pgrep -P {}", systemd.unshare.id()));
+        systemd.pid = child.trim().to_owned();
+        systemd
+    }
+
+    fn ctl(&self, words: &str) -> String {
+        sh(&format!(
+            "nsenter -t {} --pid --mount --cgroup systemctl {words} ipvlan-ctl.service",
+            self.pid
+        ))
+    }
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        // All in its namespace ends with it.
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+    }
+}
+
+#[test]
+fn the_daemon_runs_as_its_hardened_unit() {
+    let _lab = Lab::new();
+    ctl("network create --subnet 192.168.1.0/24 -o parent=eth9 db_net");
+    let web = Namespace::new("web");
+    ctl("network connect --ip 192.168.1.10 db_net web");
+    let systemd = Systemd::start();
+    let names = || web.sh("dig @127.0.0.11 +short +time=5 +tries=2 web");
+    let pid = || systemd.ctl("show --property MainPID");
+    assert_eq!(names(), "192.168.1.10\n");
+    let before = pid();
+    systemd.ctl("reload");
+    assert_eq!(pid(), before);
+    // What it may do for the programs, too: the host's addresses are written into their maps.
+    sh("ip addr add 10.77.0.1/32 dev lo");
+    let dropped = || {
+        web.succeeds("ping -n -q -c 1 -W 1 10.77.0.1");
+        Figures::of("web").dropped("endpoint-to-host") > 0
+    };
+    web.sh("ip route add 10.77.0.1 dev eth0");
+    web.sh("ip neigh add 10.77.0.1 lladdr 02:00:00:00:00:01 dev eth0");
+    eventually("an address that came is the host's", dropped);
+    sh("ip addr del 10.77.0.1/32 dev lo");
+    systemd.ctl("restart");
+    assert_ne!(pid(), before);
+    assert_eq!(names(), "192.168.1.10\n");
+    systemd.ctl("stop");
+    let ended = systemd.ctl("show --property ActiveState,Result");
+    assert!(
+        ended.contains("ActiveState=inactive") && ended.contains("Result=success"),
+        "{ended}"
+    );
 }

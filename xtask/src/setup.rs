@@ -42,7 +42,7 @@ const VM: [&str; 8] = [
 ];
 
 /// What is called inside a VM, which sees the host's own files.
-const GUEST: [&str; 14] = [
+const GUEST: [&str; 15] = [
     "bind9-dnsutils",
     "dnsmasq-base",
     "musl-tools",
@@ -58,6 +58,7 @@ const GUEST: [&str; 14] = [
     "curl",
     // Of this machine's own suite, unlike the rest of Docker: it needs the libc that it is built for.
     "runc",
+    "systemd",
 ];
 
 /// What the native tests call.
