@@ -188,7 +188,7 @@ impl Host {
             )?;
         }
         Ok(Self {
-            programs: root.join(format!("abi{}", ipvlan_common::ABI)),
+            programs: datapath.program_folder()?,
         })
     }
 

@@ -27,7 +27,7 @@ pub use stamp::{Stamp, StampKey};
 
 /// Version of the map layouts. It names the folder of the pins, so that a program never meets a
 /// map of another layout.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// A slave's ifindex in its namespace is `FIRST_IFINDEX + slot`: one array look-up finds its
 /// record, and a container can neither change nor choose an ifindex of a device that we made.

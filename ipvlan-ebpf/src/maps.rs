@@ -44,6 +44,10 @@ pub static EVENTS: RingBuf = RingBuf::pinned(256 * 1024, 0);
 #[map]
 pub static CLSACT: HashMap<u32, u32> = HashMap::pinned(4096, BPF_F_NO_PREALLOC);
 
+/// The words of [`StampKey`], for programs that are loaded later; programs do not read it.
+#[map]
+pub static KEY: Array<[u32; 2]> = Array::pinned(1, 0);
+
 /// The words of [`StampKey`]; random per host, set at load.
 #[unsafe(no_mangle)]
 static STAMP_KEY: [u32; 2] = [0; 2];

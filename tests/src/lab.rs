@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
 
+use ipvlan_ctl::kernel::Netns;
 use serde_json::Value;
 
 use crate::{ctl, ctl_output, kernel, sh, succeeds};
@@ -48,18 +50,19 @@ impl Namespace {
         self.succeeds(&format!("ping -n -q -c 3 -i 0.2 -W 1 {address}"))
     }
 
+    /// A UDP socket inside, bound to an address with a port.
+    pub fn udp(&self, address: &str) -> UdpSocket {
+        Netns::open(&Path::new("/run/netns").join(&self.name))
+            .and_then(|netns| netns.run(|| UdpSocket::bind(address)))
+            .expect("a namespace")
+            .expect("an address of the namespace")
+    }
+
     /// The kernel's own counters of a device inside.
     pub fn counters(&self, device: &str) -> Counters {
         let text = self.sh(&format!("ip -json -stats link show dev {device}"));
         let json: Value = serde_json::from_str(&text).expect("ip prints JSON");
-        let stats = &json[0]["stats64"];
-        let number = |direction: &str, what: &str| stats[direction][what].as_u64().expect(what);
-        Counters {
-            rx_packets: number("rx", "packets"),
-            rx_bytes: number("rx", "bytes"),
-            tx_packets: number("tx", "packets"),
-            tx_bytes: number("tx", "bytes"),
-        }
+        Counters::read(&json[0]["stats64"])
     }
 }
 
@@ -79,10 +82,25 @@ pub struct Counters {
     pub tx_bytes: u64,
 }
 
+impl Counters {
+    /// From an object with `rx` and `tx`, each with `packets` and `bytes`.
+    fn read(json: &Value) -> Self {
+        let number = |direction: &str, what: &str| json[direction][what].as_u64().expect(what);
+        Self {
+            rx_packets: number("rx", "packets"),
+            rx_bytes: number("rx", "bytes"),
+            tx_packets: number("tx", "packets"),
+            tx_bytes: number("tx", "bytes"),
+        }
+    }
+}
+
 /// One endpoint's row of `stats --json`.
 #[derive(Debug)]
 pub struct Figures {
     pub counters: Counters,
+    /// The same by family: ipv4, ipv6, arp, other.
+    pub families: BTreeMap<String, Counters>,
     pub drops: BTreeMap<String, u64>,
 }
 
@@ -95,15 +113,14 @@ impl Figures {
             .iter()
             .find(|row| row["name"] == endpoint)
             .unwrap_or_else(|| panic!("no row for {endpoint} in {json}"));
-        let number = |direction: &str, what: &str| row[direction][what].as_u64().expect(what);
         let drops = row["drops"].as_object().expect("drops");
+        let families = row["families"].as_object().expect("families");
         Self {
-            counters: Counters {
-                rx_packets: number("rx", "packets"),
-                rx_bytes: number("rx", "bytes"),
-                tx_packets: number("tx", "packets"),
-                tx_bytes: number("tx", "bytes"),
-            },
+            counters: Counters::read(row),
+            families: families
+                .iter()
+                .map(|(family, traffic)| (family.clone(), Counters::read(traffic)))
+                .collect(),
             drops: drops
                 .iter()
                 .map(|(reason, count)| (reason.clone(), count.as_u64().expect("a count")))
@@ -115,6 +132,22 @@ impl Figures {
     pub fn dropped(&self, reason: &str) -> u64 {
         self.drops.get(reason).copied().unwrap_or(0)
     }
+}
+
+/// Reads both sides until two readings agree, since a counter may move between them.
+pub fn figures_equal_the_kernels(name: &str, namespace: &Namespace) -> Counters {
+    let mut last = None;
+    for _ in 0..20 {
+        let before = namespace.counters("eth0");
+        let ours = Figures::of(name).counters;
+        if namespace.counters("eth0") == before {
+            assert_eq!(ours, before, "stats of {name} and the slave's own counters");
+            return ours;
+        }
+        last = Some(before);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    panic!("the counters of {name} never came to rest: {last:?}");
 }
 
 /// A host whose `eth9` (192.168.1.2) is wired to a second host, namespace `wire` (192.168.1.3).
@@ -281,11 +314,9 @@ pub fn detach_all_programs(namespaces: &[&Namespace]) {
         fs::remove_file(entry.expect("an entry").path()).expect("a link is removed");
     }
     if kernel() == "6.1" {
-        // The host's loop-back has one only while there is a network in mode l3 or l3s.
-        sh(&format!(
-            "tc qdisc del dev {} clsact; tc qdisc del dev lo clsact 2>/dev/null || true",
-            Lab::PARENT
-        ));
+        sh("for device in $(ls /sys/class/net); do
+                tc qdisc del dev $device clsact 2>/dev/null || true
+            done");
         for namespace in namespaces {
             namespace.sh("tc qdisc del dev eth0 clsact");
         }

@@ -6,6 +6,7 @@ mod fault;
 mod guide;
 mod hostile;
 mod lab;
+mod stream;
 
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -15,8 +16,12 @@ pub use docker::Docker;
 pub use fault::killed_before;
 pub use guide::Guide;
 pub use hostile::{Ear, Raw, mac_of};
-pub use lab::{Counters, Figures, Lab, Namespace, detach_all_programs, snapshot, traces, wire};
+pub use lab::{
+    Counters, Figures, Lab, Namespace, detach_all_programs, figures_equal_the_kernels, snapshot,
+    traces, wire,
+};
 use pretty_assertions::assert_str_eq;
+pub use stream::Stream;
 
 /// How long the kernel, in a slow machine, may take for what it does in the background.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,6 +1,6 @@
 //! Who reaches whom, and whether the figures are the kernel's.
 
-use ipvlan_tests::{Counters, Figures, Lab, Namespace, ctl, sh, succeeds};
+use ipvlan_tests::{Figures, Lab, Namespace, ctl, figures_equal_the_kernels, sh, succeeds};
 
 struct Pair {
     lab: Lab,
@@ -35,22 +35,6 @@ fn endpoints_reach_each_other_and_the_wire_but_not_the_host() {
         succeeds("ping -n -q -c 2 -W 1 192.168.1.3"),
         "the host keeps its own network"
     );
-}
-
-/// Reads both sides until two readings agree, since a counter may move between them.
-fn figures_equal_the_kernels(name: &str, namespace: &Namespace) -> Counters {
-    let mut last = None;
-    for _ in 0..20 {
-        let before = namespace.counters("eth0");
-        let ours = Figures::of(name).counters;
-        if namespace.counters("eth0") == before {
-            assert_eq!(ours, before, "stats of {name} and the slave's own counters");
-            return ours;
-        }
-        last = Some(before);
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
-    panic!("the counters of {name} never came to rest: {last:?}");
 }
 
 #[test]

@@ -151,7 +151,11 @@ enum Command {
     Trace(trace::Command),
     /// Bring the store, the kernel and the pins back to agreement
     #[command(after_help = "Example:\n  ipvlan-ctl repair")]
-    Repair,
+    Repair {
+        /// Replace the eBPF programs even where they are a newer version's
+        #[arg(long)]
+        downgrade: bool,
+    },
     Run(Box<run::RunArgs>),
     Exec(container::Exec),
     Ps(container::Ps),
@@ -214,7 +218,7 @@ impl Cli {
             Command::Stats(command) => places.with_engine(async |engine| command.run(engine).await),
             Command::Trace(command) => places.with_engine(async |engine| command.run(engine).await),
             Command::Top(command) => places.with_engine(async |engine| command.run(engine).await),
-            Command::Repair => repair(&places),
+            Command::Repair { downgrade } => repair(&places, downgrade),
             Command::Run(args) => Ok(run::run(*args, places)),
             Command::Exec(command) => Ok(command.run(&places)),
             Command::Ps(command) => command.run(&places),
@@ -236,8 +240,12 @@ impl Cli {
     }
 }
 
-fn repair(places: &Places) -> anyhow::Result<ExitCode> {
-    let mut done = places.with_engine(async |engine| Ok(engine.repair().await?))?;
+fn repair(places: &Places, downgrade: bool) -> anyhow::Result<ExitCode> {
+    let mut done = places.with_engine(async |engine| {
+        let downgraded = if downgrade { engine.downgrade()? } else { None };
+        let repaired = engine.repair().await?;
+        Ok(downgraded.into_iter().chain(repaired).collect::<Vec<_>>())
+    })?;
     done.extend(places.run_dir().sweep()?);
     let lines: String = done.into_iter().map(|line| line + "\n").collect();
     print(&lines)?;

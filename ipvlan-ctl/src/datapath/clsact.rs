@@ -111,12 +111,27 @@ fn kernel_name(program: &str) -> &str {
 pub fn program_ids(device: &str, attach_type: TcAttachType) -> Result<Vec<u32>> {
     Ok(filters(device, attach_type)?
         .into_iter()
-        .flatten()
+        .filter_map(|filter| filter.program_id)
         .collect())
 }
 
-/// The filters of one direction; the program's id where a filter is of kind bpf.
-fn filters(device: &str, attach_type: TcAttachType) -> Result<Vec<Option<u32>>> {
+/// Is there a filter with this program of ours, of whichever version, in its place?
+pub fn is_ours(device: &str, attach_type: TcAttachType, program: &str) -> Result<bool> {
+    let place = u32::from(options().handle);
+    Ok(filters(device, attach_type)?.iter().any(|filter| {
+        filter.handle == place && filter.name.as_deref() == Some(kernel_name(program))
+    }))
+}
+
+struct Filter {
+    handle: u32,
+    /// Where it is of kind bpf.
+    program_id: Option<u32>,
+    name: Option<String>,
+}
+
+/// The filters of one direction.
+fn filters(device: &str, attach_type: TcAttachType) -> Result<Vec<Filter>> {
     // TC_H_CLSACT with TC_H_MIN_INGRESS or TC_H_MIN_EGRESS (linux/pkt_sched.h).
     let parent = match attach_type {
         TcAttachType::Ingress => 0xffff_fff2,
@@ -130,27 +145,32 @@ fn filters(device: &str, attach_type: TcAttachType) -> Result<Vec<Option<u32>>> 
     )
     .map_err(|e| detach_error(device, e.to_string()))?;
     let filter = |message: TcMessage| {
+        let handle = u32::from(message.header.handle);
+        let options = message
+            .attributes
+            .iter()
+            .filter_map(|attribute| match attribute {
+                TcAttribute::Options(options) => Some(options),
+                _ => None,
+            });
+        let mut filter = Filter {
+            handle,
+            program_id: None,
+            name: None,
+        };
+        for option in options.flatten() {
+            match option {
+                TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => filter.program_id = Some(*id),
+                TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => {
+                    filter.name = Some(name.clone());
+                }
+                _ => {}
+            }
+        }
         // The dump names each priority's chain first, without a handle.
-        let has_handle = u32::from(message.header.handle) != 0;
-        has_handle.then(|| {
-            message
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    TcAttribute::Options(options) => options.iter().find_map(program_id),
-                    _ => None,
-                })
-        })
+        (handle != 0).then_some(filter)
     };
     Ok(replies.into_iter().filter_map(filter).collect())
-}
-
-/// `TCA_BPF_ID` (linux/pkt_cls.h).
-fn program_id(option: &TcOption) -> Option<u32> {
-    match option {
-        TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
-        _ => None,
-    }
 }
 
 fn remove_qdisc(device: &str) -> Result<()> {

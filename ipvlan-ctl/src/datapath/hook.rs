@@ -4,11 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aya::programs::links::FdLink;
-use aya::programs::tc::TcAttachOptions;
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
+use nix::net::if_::if_nametoindex;
 
+use super::programs::{self, OpenSet};
 use super::{DatapathError, Result, clsact, pins};
 
 /// A program and where it goes on its device.
@@ -50,8 +52,17 @@ impl Hook {
         direction: "egress",
     }];
 
-    fn open(&self, root: &Path) -> std::result::Result<SchedClassifier, ProgramError> {
-        SchedClassifier::from_pin(pins::abi_folder(root).join(self.program))
+    /// The hook that a link with this pin's name is for.
+    fn of_pin(name: &str) -> Option<&'static Self> {
+        let (owner, _) = name.split_once('-')?;
+        let (_, direction) = name.rsplit_once('-')?;
+        let hooks: &[Self] = match owner {
+            "parent" => &Self::PARENT,
+            "slot" => &Self::ENDPOINT,
+            "loopback" => &Self::LOOPBACK,
+            _ => return None,
+        };
+        hooks.iter().find(|hook| hook.direction == direction)
     }
 }
 
@@ -102,79 +113,155 @@ pub fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
 }
 
-/// Attaches the owner's programs to `device` of the calling thread's namespace.
+/// Attaches the owner's programs to `device` of the calling thread's namespace, or puts them in
+/// the place of other ones of ours.
 pub fn attach(root: &Path, owner: Owner, device: &str) -> Result<()> {
+    let _held = programs::hold(root)?;
+    let mut set = OpenSet::current(root)?;
     let tcx = has_tcx();
     if !tcx {
         clsact::ensure_qdisc(root, owner.index(), device)?;
     }
     for hook in owner.hooks() {
+        if attached_here(&mut set, hook, device)? {
+            continue;
+        }
         if tcx {
-            attach_tcx(root, owner, hook, device)?
-        } else {
-            attach_clsact(root, hook, device)?
+            attach_tcx(&owner.pin(root, hook), hook, device, &mut set)?;
+        } else if !replace_filter(hook, device, &mut set)? {
+            add_filter(hook, device, &mut set)?;
         }
     }
     Ok(())
 }
 
-fn attach_tcx(root: &Path, owner: Owner, hook: &Hook, device: &str) -> Result<()> {
-    let pin = owner.pin(root, hook);
+fn attach_tcx(pin: &Path, hook: &Hook, device: &str, set: &mut OpenSet) -> Result<()> {
     if pin.exists() {
-        if attached_here(root, hook, device)? {
+        if relink(pin, hook, set)? && attached_here(set, hook, device)? {
             return Ok(());
         }
         // Of a device that is gone.
-        unlink(&pin)?;
+        unlink(pin)?;
     }
-    let attach = || -> std::result::Result<(), Box<dyn std::error::Error>> {
-        let mut program = hook.open(root)?;
+    let program = set.get(hook)?;
+    let mut attach = || -> std::result::Result<(), Box<dyn std::error::Error>> {
         let id = program.attach_with_options(
             device,
             hook.attach_type,
             TcAttachOptions::TcxOrder(LinkOrder::first()),
         )?;
         let link: FdLink = program.take_link(id)?.try_into()?;
-        link.pin(&pin)?;
+        link.pin(pin)?;
         Ok(())
     };
     attach().map_err(|e| attach_error(hook, device, pins::chain(&*e)))
 }
 
-fn attach_clsact(root: &Path, hook: &Hook, device: &str) -> Result<()> {
-    if attached_here(root, hook, device)? {
-        return Ok(());
+/// Puts the set's program in the place of the one that a pinned link has. `false` if the link or
+/// its device is gone.
+fn relink(pin: &Path, hook: &Hook, set: &mut OpenSet) -> Result<bool> {
+    let failed = |why| attach_error(hook, &pin.display().to_string(), why);
+    let link = match PinnedLink::from_pin(pin) {
+        Ok(link) => FdLink::from(link),
+        Err(LinkError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => {
+            return Ok(false);
+        }
+        Err(e) => return Err(failed(pins::chain(&e))),
+    };
+    let link = SchedClassifierLink::try_from(link).map_err(|e| failed(pins::chain(&e)))?;
+    match set.get(hook)?.attach_to_link(link) {
+        Ok(_) => Ok(true),
+        Err(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOLINK) => {
+            Ok(false)
+        }
+        Err(e) => Err(failed(pins::chain(&e))),
     }
-    let attach = || -> std::result::Result<(), ProgramError> {
-        let mut program = hook.open(root)?;
+}
+
+/// Puts the set's programs in the place of those that pinned links have.
+pub fn relink_all(root: &Path, set: &mut OpenSet) -> Result<()> {
+    for (name, pin) in links(root)? {
+        if let Some(hook) = Hook::of_pin(&name) {
+            relink(&pin, hook, set)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the set's programs in the place of our filters on `device` of the calling thread's
+/// namespace, where there are any.
+pub fn replace_filters(hooks: &[Hook], device: &str, set: &mut OpenSet) -> Result<()> {
+    // A device that is gone has no filters.
+    if if_nametoindex(device).is_ok() {
+        for hook in hooks {
+            replace_filter(hook, device, set)?;
+        }
+    }
+    Ok(())
+}
+
+/// Replaces our filter, whichever set it is of. `false` if there is none.
+fn replace_filter(hook: &Hook, device: &str, set: &mut OpenSet) -> Result<bool> {
+    if !clsact::is_ours(device, hook.attach_type, hook.program)? {
+        return Ok(false);
+    }
+    let clsact = clsact::options();
+    let failed = |why| attach_error(hook, device, why);
+    let filter = SchedClassifierLink::attached(
+        device,
+        hook.attach_type,
+        clsact.priority,
+        clsact.handle,
+        None,
+    )
+    .map_err(|e| failed(e.to_string()))?;
+    let program = set.get(hook)?;
+    let replace = |program: &mut SchedClassifier| -> std::result::Result<(), ProgramError> {
+        let id = program.attach_to_link(filter)?;
+        keep_filter(program.take_link(id)?);
+        Ok(())
+    };
+    replace(program).map_err(|e| failed(pins::chain(&e)))?;
+    Ok(true)
+}
+
+fn add_filter(hook: &Hook, device: &str, set: &mut OpenSet) -> Result<()> {
+    let program = set.get(hook)?;
+    let mut attach = || -> std::result::Result<(), ProgramError> {
         let id = program.attach_with_options(
             device,
             hook.attach_type,
             TcAttachOptions::Netlink(clsact::options()),
         )?;
-        // The filter stays with the device; dropping the handle would remove it.
-        std::mem::forget(program.take_link(id)?);
+        keep_filter(program.take_link(id)?);
         Ok(())
     };
     attach().map_err(|e| attach_error(hook, device, pins::chain(&e)))
 }
 
-/// Are these programs attached to `device` of the calling thread's namespace?
+/// The filter stays with the device; dropping the handle would remove it.
+fn keep_filter(filter: SchedClassifierLink) {
+    std::mem::forget(filter);
+}
+
+/// Are the programs of the current set attached to `device` of the calling thread's namespace?
 pub fn attached(root: &Path, hooks: &[Hook], device: &str) -> Result<bool> {
+    let _held = programs::hold(root)?;
+    let mut set = OpenSet::current(root)?;
     for hook in hooks {
-        if !attached_here(root, hook, device)? {
+        if !attached_here(&mut set, hook, device)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-fn attached_here(root: &Path, hook: &Hook, device: &str) -> Result<bool> {
-    let id = |program: SchedClassifier| program.info().map(|info| info.id());
-    let ours = hook
-        .open(root)
-        .and_then(id)
-        .map_err(|e| attach_error(hook, device, pins::chain(&e)))?;
+fn attached_here(set: &mut OpenSet, hook: &Hook, device: &str) -> Result<bool> {
+    let ours = set
+        .get(hook)?
+        .info()
+        .map_err(|e| attach_error(hook, device, pins::chain(&e)))?
+        .id();
     if has_tcx() {
         let (_, programs) = SchedClassifier::query_tcx(device, hook.attach_type)
             .map_err(|e| attach_error(hook, device, pins::chain(&e)))?;
@@ -200,20 +287,24 @@ pub fn detach(root: &Path, owner: Owner, device: Option<&str>) -> Result<()> {
 
 /// Slots with a pinned link.
 pub fn linked_slots(root: &Path) -> Result<Vec<u32>> {
+    let slot = |name: &str| name.strip_prefix("slot-")?.split('-').next()?.parse().ok();
+    Ok(links(root)?
+        .iter()
+        .filter_map(|(name, _)| slot(name))
+        .collect())
+}
+
+/// The pinned links, by name.
+fn links(root: &Path) -> Result<Vec<(String, PathBuf)>> {
     let folder = pins::links_folder(root);
     let entries = fs::read_dir(&folder).map_err(pins::io_error("read", &folder))?;
-    let mut slots = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(pins::io_error("read", &folder))?;
-        let name = entry.file_name();
-        let slot = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("slot-"))
-            .and_then(|rest| rest.split('-').next())
-            .and_then(|slot| slot.parse::<u32>().ok());
-        slots.extend(slot);
-    }
-    Ok(slots)
+    entries
+        .map(|entry| {
+            let entry = entry.map_err(pins::io_error("read", &folder))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            Ok((name, entry.path()))
+        })
+        .collect()
 }
 
 fn unlink(pin: &Path) -> Result<()> {

@@ -5,8 +5,8 @@
 //! Pins, under a root folder in a bpffs:
 //!
 //! ```text
-//! ROOT/abi2/ENDPOINTS …               maps
-//! ROOT/abi2/endpoint_egress …         programs
+//! ROOT/abi3/ENDPOINTS …               maps
+//! ROOT/abi3/programs-0_1_0-HASH/…     programs of one build
 //! ROOT/links/slot-7-egress            TCX links of the endpoint in slot 7
 //! ROOT/links/parent-2-ingress         TCX links of the parent with ifindex 2
 //! ROOT/links/loopback-egress          TCX link of the host's loop-back
@@ -18,6 +18,7 @@ mod clsact;
 mod figures;
 mod hook;
 mod pins;
+mod programs;
 mod trace;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -31,6 +32,7 @@ use ipvlan_common::{Address, AddressKey, AddressRecord, Endpoint, EndpointFlags,
 use thiserror::Error;
 
 pub use figures::{Families, Figure, Figures, Traffic};
+pub use programs::{Device, Programs, Replacement, Set};
 pub use trace::Tracer;
 
 use crate::kernel::{Netns, NetnsError};
@@ -47,6 +49,12 @@ pub enum DatapathError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error(
+        "the programs under {root} have map ABI {found}, this ipvlan-ctl has {}: remove the networks \
+         with the version that made them, or reboot",
+        ipvlan_common::ABI
+    )]
+    OtherAbi { root: PathBuf, found: String },
     #[error("cannot load the eBPF programs: {0}")]
     Load(String),
     #[error("cannot {what} map {name}: {source}")]
@@ -261,6 +269,15 @@ impl Datapath {
         netns.run(|| hook::attached(&self.root, &Hook::ENDPOINT, ifname))?
     }
 
+    /// Do the maps know of an endpoint in this slot? Not where its pins were deleted by hand.
+    pub fn has_endpoint(&self, slot: u32) -> Result<bool> {
+        let endpoints: Array<MapData, Endpoint> = self.map("ENDPOINTS")?;
+        let record = endpoints
+            .get(&slot, 0)
+            .map_err(map_error("read", "ENDPOINTS"))?;
+        Ok(record.is(EndpointFlags::PRESENT))
+    }
+
     /// Removes the endpoint's links and map entries; its slave may be gone already.
     pub fn remove_endpoint(&self, endpoint: &EndpointPolicy) -> Result<()> {
         hook::detach(&self.root, Owner::Endpoint(endpoint.slot), None)?;
@@ -360,10 +377,7 @@ impl Datapath {
     }
 
     fn map<M: TryFrom<Map, Error = MapError>>(&self, name: &'static str) -> Result<M> {
-        self.map_data(name)
-            .and_then(Map::from_map_data)
-            .and_then(M::try_from)
-            .map_err(map_error("open", name))
+        open_map(&pins::abi_folder(&self.root), name)
     }
 
     fn per_cpu<K: Pod, V: Pod>(&self, name: &'static str) -> Result<PerCpu<K, V>> {
@@ -375,6 +389,13 @@ impl Datapath {
     fn map_data(&self, name: &'static str) -> std::result::Result<MapData, MapError> {
         MapData::from_pin(pins::abi_folder(&self.root).join(name))
     }
+}
+
+fn open_map<M: TryFrom<Map, Error = MapError>>(folder: &Path, name: &'static str) -> Result<M> {
+    MapData::from_pin(folder.join(name))
+        .and_then(Map::from_map_data)
+        .and_then(M::try_from)
+        .map_err(map_error("open", name))
 }
 
 /// The network's number is part of the prefix, so that each network has a trie of its own.

@@ -4,21 +4,23 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use aya::EbpfLoader;
+use aya::maps::{Array, MapData};
 use aya::programs::Program;
-use aya::{EbpfLoader, include_bytes_aligned};
 use ipvlan_common::{ABI, KernelLayout, StampKey};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::{DatapathError, Result, btf};
-
-static OBJECT: &[u8] = include_bytes_aligned!(env!("IPVLAN_EBPF_OBJECT"));
+use super::programs::Programs;
+use super::{DatapathError, Result, btf, map_error, open_map};
 
 const BPFFS: &str = "/sys/fs/bpf";
+const ABI_PREFIX: &str = "abi";
 
-/// Maps and programs of this ABI. The folder is complete whenever it exists.
+/// Maps of this ABI, with the sets of programs in folders of their own. The folder and each set
+/// are complete whenever they exist.
 pub fn abi_folder(root: &Path) -> PathBuf {
-    root.join(format!("abi{ABI}"))
+    root.join(format!("{ABI_PREFIX}{ABI}"))
 }
 
 pub fn links_folder(root: &Path) -> PathBuf {
@@ -29,23 +31,17 @@ pub fn exist(root: &Path) -> bool {
     abi_folder(root).is_dir()
 }
 
-/// Loads and pins everything, unless it is there. It is prepared under a name of its own and then
-/// renamed, which only one of many concurrent callers can win.
+/// Loads and pins everything, unless it is there.
 pub fn ensure(root: &Path) -> Result<()> {
     let done = abi_folder(root);
     if !done.is_dir() {
         ensure_bpffs(root)?;
-        remove_orphaned_drafts(root)?;
-        let draft = draft(root);
-        create(&draft)?;
-        let loaded = load(&draft).and_then(|()| match fs::rename(&draft, &done) {
-            Err(_) if done.is_dir() => remove_tree(&draft),
-            result => result.map_err(io_error("rename", &draft)),
-        });
-        if let Err(error) = loaded {
-            remove_tree(&draft)?;
-            return Err(error);
-        }
+        refuse_other_abi(root)?;
+        let programs = Programs::built_in();
+        let set = programs.set();
+        by_draft(root, &done, |draft| {
+            load(draft, &programs, &set.folder(draft))
+        })?;
     }
     create(&links_folder(root))
 }
@@ -57,6 +53,48 @@ fn draft(root: &Path) -> PathBuf {
         std::process::id(),
         rand::random::<u64>()
     ))
+}
+
+/// Loads a set of programs for the pinned maps, unless it is there.
+pub fn add(root: &Path, programs: &Programs) -> Result<()> {
+    let maps = abi_folder(root);
+    let done = programs.set().folder(&maps);
+    if done.is_dir() {
+        return Ok(());
+    }
+    by_draft(root, &done, |draft| load(&maps, programs, draft))
+}
+
+/// Prepares a folder under a name of its own and then renames it, which only one of many
+/// concurrent callers can win.
+fn by_draft(root: &Path, done: &Path, prepare: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    remove_orphaned_drafts(root)?;
+    let draft = draft(root);
+    create(&draft)?;
+    let prepared = prepare(&draft).and_then(|()| match fs::rename(&draft, done) {
+        Err(_) if done.is_dir() => remove_tree(&draft),
+        result => result.map_err(io_error("rename", &draft)),
+    });
+    if let Err(error) = prepared {
+        remove_tree(&draft)?;
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Programs on devices use the maps of their own ABI; two do not mix.
+fn refuse_other_abi(root: &Path) -> Result<()> {
+    for entry in fs::read_dir(root).map_err(io_error("read", root))? {
+        let name = entry.map_err(io_error("read", root))?.file_name();
+        let abi = name.to_str().and_then(|name| name.strip_prefix(ABI_PREFIX));
+        if let Some(abi) = abi.filter(|abi| *abi != ABI.to_string()) {
+            return Err(DatapathError::OtherAbi {
+                root: root.to_owned(),
+                found: abi.to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Removes the drafts of processes that were killed while loading or removing.
@@ -74,20 +112,20 @@ pub fn remove_orphaned_drafts(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Loads with a look into the kernel's memory where that can be had, and else without.
-fn load(folder: &Path) -> Result<()> {
+/// Loads with a look into the kernel's memory where that can be had, and else without. The maps
+/// pinned in `maps` are used, and made if they are not there; the programs are pinned in `folder`.
+fn load(maps: &Path, programs: &Programs, folder: &Path) -> Result<()> {
     let without = |why: String| {
         eprintln!(
             "ipvlan-ctl: a container's own second ipvlan interface is not kept from the wire: {why}"
         );
-        load_with(folder, KernelLayout::UNKNOWN)
+        load_with(maps, programs, folder, KernelLayout::UNKNOWN)
     };
     match btf::kernel_layout() {
-        Ok(layout) => match load_with(folder, layout) {
+        Ok(layout) => match load_with(maps, programs, folder, layout) {
             Err(DatapathError::Load(why)) => {
-                // What it pinned so far is of the draft.
+                // What it pinned so far; the maps are as good for the other attempt.
                 remove_tree(folder)?;
-                create(folder)?;
                 without(why)
             }
             other => other,
@@ -96,14 +134,16 @@ fn load(folder: &Path) -> Result<()> {
     }
 }
 
-fn load_with(folder: &Path, layout: KernelLayout) -> Result<()> {
+fn load_with(maps: &Path, programs: &Programs, folder: &Path, layout: KernelLayout) -> Result<()> {
+    create(folder)?;
     let failed = |e: &dyn std::error::Error| DatapathError::Load(chain(e));
-    let key = stamp_key().words();
+    let known = known_key(maps)?;
+    let key = known.unwrap_or_else(new_key).words();
     let mut ebpf = EbpfLoader::new()
-        .default_map_pin_directory(folder)
+        .default_map_pin_directory(maps)
         .override_global("STAMP_KEY", &key, true)
         .override_global("KERNEL_LAYOUT", &layout, true)
-        .load(OBJECT)
+        .load(&programs.object)
         .map_err(|e| failed(&e))?;
     for (name, program) in ebpf.programs_mut() {
         let Program::SchedClassifier(program) = program else {
@@ -112,10 +152,29 @@ fn load_with(folder: &Path, layout: KernelLayout) -> Result<()> {
         program.load().map_err(|e| failed(&e))?;
         program.pin(folder.join(name)).map_err(|e| failed(&e))?;
     }
+    if known.is_none() {
+        open_map::<Array<MapData, [u32; 2]>>(maps, KEY)?
+            .set(0, key, 0)
+            .map_err(map_error("write", KEY))?;
+    }
     Ok(())
 }
 
-fn stamp_key() -> StampKey {
+/// Map of the stamp key that all sets of programs share: they understand each other's stamps
+/// while one replaces the other.
+const KEY: &str = "KEY";
+
+/// The key in the map, if there is one by now: the map is made before it is written.
+fn known_key(maps: &Path) -> Result<Option<StampKey>> {
+    if !maps.join(KEY).exists() {
+        return Ok(None);
+    }
+    let keys: Array<MapData, [u32; 2]> = open_map(maps, KEY)?;
+    let words = keys.get(&0, 0).map_err(map_error("read", KEY))?;
+    Ok(StampKey::new(words))
+}
+
+fn new_key() -> StampKey {
     loop {
         if let Some(key) = StampKey::new(rand::random()) {
             return key;
@@ -159,7 +218,7 @@ fn create(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(io_error("create", folder))
 }
 
-fn remove_tree(folder: &Path) -> Result<()> {
+pub fn remove_tree(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("remove", folder)(e)),
         _ => Ok(()),

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::endpoint::slave;
-use super::parent::is_as_known;
+use super::endpoint::{policy, slave};
+use super::parent::{self, is_as_known};
 use super::{Engine, EngineError, Result, Session, privilege};
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, Device, Programs};
 use crate::kernel::Netns;
 use crate::model::Id;
 use crate::store::{EndpointRow, Intent, Owner, Records, State, Store};
@@ -34,17 +34,24 @@ impl Engine {
         let mut session = Session::new(self, store)?;
         let mut done = session.finish_abandoned().await?;
         done.extend(session.release_lost(Which::All).await?);
+        done.extend(session.upgrade_programs()?);
         done.extend(session.restore_parents(Which::All).await?);
         let networks = session.store.records().networks()?;
         if let Some(datapath) = self.loaded_datapath() {
             datapath.remove_leftovers()?;
+            if let Some(newer) = datapath.newer_programs(&Programs::built_in())? {
+                done.push(format!(
+                    "left the programs {newer}, which are newer than this ipvlan-ctl; \
+                     `repair --downgrade` replaces them"
+                ));
+            }
             self.refresh_host_addresses(&datapath).await?;
             session.attach_again(&datapath, &mut done)?;
             session.clear_unknown_slots(&datapath, &mut done)?;
         }
         let links = self.netlink.links().await?;
         for row in networks {
-            if super::parent::find(&row, &self.boot, &links).is_none() {
+            if parent::find(&row, &self.boot, &links).is_none() {
                 done.push(format!(
                     "network {} waits for its parent {}, which is not there",
                     row.network.name,
@@ -53,6 +60,23 @@ impl Engine {
             }
         }
         Ok(done)
+    }
+}
+
+impl Engine {
+    /// Puts this version's programs in the place of a newer one's; returns what was done.
+    pub fn downgrade(&self) -> Result<Option<String>> {
+        privilege::require()?;
+        let Some(store) = Store::open_existing(&self.state_dir)? else {
+            return Ok(None);
+        };
+        let Some(datapath) = self.loaded_datapath() else {
+            return Ok(None);
+        };
+        datapath
+            .downgrade(&Programs::built_in())?
+            .map(|due| Ok(due.finish(&devices(&store.records())?)?))
+            .transpose()
     }
 }
 
@@ -70,6 +94,7 @@ impl Session<'_> {
             done.extend(self.release_lost(Which::All).await?);
             self.store.records().set_meta(LAST_BOOT, boot)?;
         }
+        done.extend(self.upgrade_programs()?);
         done.extend(self.restore_parents(Which::Some).await?);
         Ok(done)
     }
@@ -155,6 +180,18 @@ impl Session<'_> {
         Ok(done)
     }
 
+    /// Puts this version's programs in the place of an older one's, or completes what another
+    /// process was killed in. Returns what was done, if anything.
+    fn upgrade_programs(&self) -> Result<Option<String>> {
+        let Some(datapath) = self.engine.loaded_datapath() else {
+            return Ok(None);
+        };
+        datapath
+            .upgrade(&Programs::built_in())?
+            .map(|due| Ok(due.finish(&devices(&self.store.records())?)?))
+            .transpose()
+    }
+
     /// Re-makes parents of ours that are gone, and guards parents again that came back, were
     /// renamed or (asked of all only) lost the programs. A parent that is its owner's to bring
     /// back is left for then.
@@ -190,15 +227,17 @@ impl Session<'_> {
 
 impl Session<'_> {
     /// Attaches the programs of endpoints again where something took them off: a clsact qdisc,
-    /// which kernels without TCX use, can be deleted from inside the namespace.
+    /// which kernels without TCX use, can be deleted from inside the namespace; pins by the host.
     fn attach_again(&self, datapath: &Datapath, done: &mut Vec<String>) -> Result<()> {
-        for row in self.store.records().endpoints()? {
-            // The path may be gone, or lead to another namespace by now.
-            let Ok(netns) = Netns::open(&row.netns) else {
-                continue;
-            };
-            if row.state != State::Ready || netns.identity()? != row.identity {
-                continue;
+        let networks = self.store.records().networks()?;
+        for (row, netns) in reachable_endpoints(&self.store.records())? {
+            let network = networks
+                .iter()
+                .find(|network| network.number == row.network);
+            if let Some(network) = network
+                && !datapath.has_endpoint(row.slot)?
+            {
+                datapath.put_endpoint(&parent::policy(network), &policy(&row))?;
             }
             if !datapath.endpoint_attached(&netns, &row.ifname)? {
                 datapath.attach_endpoint(row.slot, &netns, &row.ifname)?;
@@ -233,6 +272,37 @@ impl Engine {
     pub(super) async fn is_alive(&self, row: &EndpointRow) -> Result<bool> {
         Ok(row.boot == self.boot && self.netlink.slave(slave(row)).await?.is_some())
     }
+}
+
+/// Whole endpoints whose namespace can be entered.
+fn reachable_endpoints(records: &Records<'_>) -> Result<Vec<(EndpointRow, Netns)>> {
+    let mut reachable = Vec::new();
+    for row in records.endpoints()? {
+        // The path may be gone, or lead to another namespace by now.
+        if row.state == State::Ready
+            && let Ok(netns) = Netns::open(&row.netns)
+            && netns.identity()? == row.identity
+        {
+            reachable.push((row, netns));
+        }
+    }
+    Ok(reachable)
+}
+
+/// Where programs are attached.
+fn devices(records: &Records<'_>) -> Result<Vec<Device>> {
+    let parents = records
+        .networks()?
+        .into_iter()
+        .map(|row| Device::Parent(row.network.parent.name().to_owned()));
+    let loopback = [Device::Loopback];
+    let endpoints = reachable_endpoints(records)?
+        .into_iter()
+        .map(|(row, netns)| Device::Endpoint {
+            netns,
+            ifname: row.ifname,
+        });
+    Ok(parents.chain(loopback).chain(endpoints).collect())
 }
 
 /// Marks a whole endpoint as being removed by us, unless another process was quicker.
