@@ -10,7 +10,7 @@ use ipvlan_ctl::kernel::Netns;
 use nix::libc;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, bind, send,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, sendto,
     socket,
 };
 
@@ -44,40 +44,43 @@ pub fn mac_of(namespace: Option<&Namespace>, device: &str) -> [u8; 6] {
 
 /// A packet socket: whole frames, past routing and ARP.
 #[derive(Debug)]
-pub struct Raw(OwnedFd);
+pub struct Raw {
+    socket: OwnedFd,
+    ifindex: i32,
+}
 
 impl Raw {
     /// On a device inside a namespace.
     pub fn on(namespace: &Namespace, device: &str) -> Self {
-        within(Some(namespace), || {
-            let fd = socket(
+        within(Some(namespace), || Self {
+            socket: socket(
                 AddressFamily::Packet,
                 SockType::Raw,
                 SockFlag::empty(),
                 SockProtocol::EthAll,
             )
-            .expect("a packet socket");
-            let address = libc::sockaddr_ll {
-                sll_family: libc::AF_PACKET as u16,
-                sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
-                sll_ifindex: if_nametoindex(device).expect("a device") as i32,
-                sll_hatype: 0,
-                sll_pkttype: 0,
-                sll_halen: 0,
-                sll_addr: [0; 8],
-            };
-            let length = size_of_val(&address) as u32;
-            // SAFETY: a whole sockaddr_ll, of the family that its first field says.
-            let address = unsafe { LinkAddr::from_raw((&raw const address).cast(), Some(length)) };
-            bind(fd.as_raw_fd(), &address.expect("a link address")).expect("bound");
-            Self(fd)
+            .expect("a packet socket"),
+            ifindex: if_nametoindex(device).expect("a device") as i32,
         })
     }
 
-    /// Sends a frame. What a program drops on the way is an error to some callers and none to
-    /// others, so it is not told.
+    /// Sends a frame, as the protocol that it says. What a program drops on the way is an error to
+    /// some callers and none to others, so it is not told.
     pub fn send(&self, frame: &[u8]) {
-        let _ = send(self.0.as_raw_fd(), frame, MsgFlags::empty());
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: u16::from_ne_bytes([frame[12], frame[13]]),
+            sll_ifindex: self.ifindex,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        let length = size_of_val(&address) as u32;
+        // SAFETY: a whole sockaddr_ll, of the family that its first field says.
+        let address = unsafe { LinkAddr::from_raw((&raw const address).cast(), Some(length)) };
+        let address = address.expect("a link address");
+        let _ = sendto(self.socket.as_raw_fd(), frame, &address, MsgFlags::empty());
     }
 }
 

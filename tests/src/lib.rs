@@ -1,5 +1,6 @@
 //! What the kernel tests share. They run as root inside a VM, by `cargo xtask test`.
 
+mod attack;
 mod daemon;
 mod docker;
 mod fault;
@@ -11,6 +12,7 @@ mod stream;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+pub use attack::{Attack, GUARDED, OPEN, attack, datagram, dropped_on, show, tried};
 pub use daemon::{Daemon, eventually};
 pub use docker::Docker;
 pub use fault::killed_before;
