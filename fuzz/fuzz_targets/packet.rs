@@ -28,6 +28,10 @@ fuzz_target!(|frame: &[u8]| {
         }
         _ => {}
     }
+    if let Some(headers) = packet.later_fragment_v4(frame) {
+        assert_eq!(packet.family, Family::V4);
+        assert!((14 + 20..=14 + 60).contains(&headers), "{headers}");
+    }
     speak_as(&own(&packet), &packet, frame);
     speak_as(&stranger(), &packet, frame);
     let heard = may_hear(packet.source, |_| false).is_ok();

@@ -160,6 +160,19 @@ impl Packet {
         Ok(())
     }
 
+    /// If it is an IPv4 fragment but not its packet's first: the bytes of its headers, which the
+    /// packet that is put together does not have (RFC 791, 3.2).
+    #[inline(always)]
+    pub fn later_fragment_v4<B: Bytes + ?Sized>(&self, frame: &B) -> Option<u32> {
+        const OFFSET: u16 = 0x1fff;
+        if !matches!(self.family, Family::V4) {
+            return None;
+        }
+        let header: [u8; 8] = frame.head(ETHERNET)?;
+        let fragment = u16::from_be_bytes([header[6], header[7]]);
+        (fragment & OFFSET != 0).then_some(ETHERNET as u32 + u32::from(header[0] & 0xf) * 4)
+    }
+
     /// What this packet, parsed from `frame`, says about the neighbourhood.
     #[inline(always)]
     pub fn neighbour<B: Bytes + ?Sized>(&self, frame: &B) -> Result<Neighbour, Malformed> {

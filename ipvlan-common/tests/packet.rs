@@ -76,6 +76,24 @@ fn speak(frame: &[u8]) -> Result<(), Reason> {
 }
 
 #[test]
+fn only_a_later_fragment_leaves_its_headers() {
+    let of = |frame: &[u8]| {
+        let packet = Packet::parse(frame).expect("a packet");
+        packet.later_fragment_v4(frame)
+    };
+    let mut frame = v4(OWN4, OTHER4);
+    assert_eq!(of(&frame), None, "a whole packet");
+    frame[20] = 0x20;
+    assert_eq!(of(&frame), None, "the first fragment");
+    frame[21] = 1;
+    assert_eq!(of(&frame), Some(14 + 20));
+    // With options, and the last.
+    (frame[14], frame[20]) = (0x4f, 0);
+    assert_eq!(of(&frame), Some(14 + 60));
+    assert_eq!(of(&v6(OWN6, OTHER6, 44, &[17, 0, 1, 0, 0, 0, 0, 1])), None);
+}
+
+#[test]
 fn an_endpoint_speaks_from_its_own_addresses_only() {
     assert_eq!(speak(&v4(OWN4, OTHER4)), Ok(()));
     assert_eq!(speak(&v4(OTHER4, OWN4)), Err(Reason::SpoofedSource));

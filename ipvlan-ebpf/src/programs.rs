@@ -54,6 +54,9 @@ pub fn endpoint_ingress(ctx: TcContext) -> i32 {
         let stamp = skb.stamp();
         // A stamp is good for one crossing: what the container forwards is its own packet.
         skb.set_stamp(Stamp::None);
+        if skb.is_handed_back() {
+            return Ok(());
+        }
         let packet = parse(skb);
         let family = match &packet {
             Ok(packet) => packet.family,
@@ -63,7 +66,7 @@ pub fn endpoint_ingress(ctx: TcContext) -> i32 {
         // ipvlan_process_multicast add it to a length that has it); so do we.
         let local = matches!(stamp, Stamp::Endpoint(_));
         let len = skb.len() + if local { ETHERNET } else { 0 };
-        count_received(receiver.slot, family, len);
+        count_received(receiver.slot, family, 1, len);
         let packet = packet.map_err(|reason| receiver.drop(reason))?;
         match stamp {
             Stamp::Endpoint(_) => {
@@ -90,6 +93,9 @@ pub fn parent_ingress(ctx: TcContext) -> i32 {
     run(&ctx, Hook::ParentIngress, |skb| {
         let stamp = skb.stamp();
         skb.set_stamp(Stamp::None);
+        if skb.is_handed_back() {
+            return Ok(());
+        }
         let parent = skb.ifindex();
         // A frame to the MAC that they share is a slave's way to the host; or it is the host's own
         // to an endpoint, reflected, since the driver itself hands on what is to a slave's address.
@@ -194,16 +200,23 @@ fn receive_l3s(skb: &Skb, slot: u32, packet: &Packet) -> Verdict {
         return Ok(());
     };
     receiver.hears_wire(packet)?;
-    count_received(slot, packet.family, skb.len());
+    // The host puts IPv4 fragments together before the slave has them: a packet is counted with
+    // its first fragment, and with all of its payload.
+    let (packets, headers) = match packet.later_fragment_v4(skb) {
+        Some(headers) => (0, headers),
+        None => (1, 0),
+    };
+    let len = skb.len().saturating_sub(headers.into());
+    count_received(slot, packet.family, packets, len);
     Ok(())
 }
 
 #[inline(always)]
-fn count_received(slot: u32, family: Family, len: u64) {
+fn count_received(slot: u32, family: Family, packets: u64, len: u64) {
     if let Some(counters) = COUNTERS.get_ptr_mut(slot) {
         // SAFETY: this CPU's own value.
         let count = unsafe { &mut (*counters).rx[family as usize & 3] };
-        count.packets += 1;
+        count.packets += packets;
         count.bytes += len;
     }
 }

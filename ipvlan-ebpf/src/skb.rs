@@ -61,6 +61,14 @@ impl<'a> Skb<'a> {
         unsafe { (*self.raw()).pkt_type }
     }
 
+    /// A group packet of the device's own, handed back to its IP layer: it has no Ethernet header,
+    /// and no device has received it (`dev_loopback_xmit`, net/core/dev.c).
+    #[inline(always)]
+    pub fn is_handed_back(&self) -> bool {
+        const PACKET_LOOPBACK: u32 = 5;
+        self.packet_type() == PACKET_LOOPBACK
+    }
+
     /// Of the kernel's `sk_buff`, which the context stands for.
     #[inline(always)]
     pub fn address(&self) -> u64 {
