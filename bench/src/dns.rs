@@ -75,6 +75,7 @@ pub fn measure(args: &Args) -> Result<Vec<Table>> {
         unit: "answers/s".into(),
         compare: Compare::Ratio,
         rows: in_turn(args.rounds, cases)?,
+        targets: vec![],
     }])
 }
 

@@ -44,6 +44,7 @@ pub fn measure(args: &Args) -> Result<Vec<Table>> {
                 unit: "µs".into(),
                 compare: Compare::Ratio,
                 rows: in_turn(args.rounds, cases.collect())?,
+                targets: vec![],
             })
         })
         .collect()

@@ -3,15 +3,17 @@
 
 mod bpf;
 mod dns;
+mod exchange;
 mod frame;
+mod guest;
 mod ipam;
+mod plot;
 mod programs;
 mod report;
 mod sandbox;
 mod stats;
 mod table;
-
-use std::path::PathBuf;
+mod veth;
 
 use anyhow::Result;
 use clap::Parser;
@@ -20,6 +22,10 @@ use clap::Parser;
 enum Bench {
     /// The programs of the datapath alone, by BPF_PROG_TEST_RUN
     Programs(programs::Args),
+    /// The programs against nftables, on the same devices
+    Veth(veth::Args),
+    /// Containers on ipvlan, and on what else there is; needs a kernel with all of it
+    Guest(guest::Args),
     /// Address allocation against the number of leases
     Ipam(ipam::Args),
     /// The resolver, beside aardvark-dns
@@ -29,21 +35,19 @@ enum Bench {
     /// `stats --json` of many endpoints
     Stats(stats::Args),
     /// Shows measured tables
-    Report {
-        /// What the other subcommands printed
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-    },
+    Report(report::Args),
 }
 
 fn main() -> Result<()> {
     let tables = match Bench::parse() {
         Bench::Programs(args) => programs::measure(&args)?,
+        Bench::Veth(args) => veth::measure(&args)?,
+        Bench::Guest(args) => guest::measure(&args)?,
         Bench::Ipam(args) => ipam::measure(&args)?,
         Bench::Dns(args) => dns::measure(&args)?,
         Bench::Answer => return dns::answer(),
         Bench::Stats(args) => stats::measure(&args)?,
-        Bench::Report { files } => return report::show(&files),
+        Bench::Report(args) => return report::show(&args),
     };
     println!("{}", serde_json::to_string_pretty(&tables)?);
     Ok(())

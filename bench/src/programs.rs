@@ -4,12 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, Map, MapData};
+use ipvlan_common::{Stamp, StampKey};
 use ipvlan_ctl::datapath::{Datapath, EndpointPolicy, NetworkPolicy};
 
 use crate::bpf::{DROP, NEXT, Program};
 use crate::frame;
 use crate::sandbox::{self, sh};
-use crate::table::{Case, Compare, Row, Table, in_turn};
+use crate::table::{Case, Compare, Row, Table, Target, in_turn};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,95 +27,189 @@ const ENDPOINTS: [u32; 4] = [1, 10, 100, 1000];
 const PARENT_INDEX: u32 = 90_000;
 
 const NOTHING: &str = "a program that does nothing";
+const STAMPED_NOTHING: &str = "a stamp, then a program that does nothing";
 
 pub fn measure(args: &Args) -> Result<Vec<Table>> {
     sandbox::enter()?;
     devices(ENDPOINTS[ENDPOINTS.len() - 1])?;
-    Ok(vec![
-        Table {
-            title: "Cost of each program".into(),
-            unit: "ns/packet".into(),
-            compare: Compare::Difference,
-            rows: each_program(args)?,
-        },
-        Table {
-            title: "Cost of endpoint_egress by number of endpoints, all used in turn".into(),
-            unit: "ns/packet".into(),
-            compare: Compare::Ratio,
-            rows: many_endpoints(args)?,
-        },
-    ])
+    let mut each = Table {
+        title: "Cost of each program".into(),
+        unit: "ns/packet".into(),
+        compare: Compare::Difference,
+        rows: each_program(args)?,
+        targets: vec![],
+    };
+    each.targets = each
+        .rows
+        .iter()
+        .filter(|row| row.what.starts_with("endpoint_"))
+        .map(|row| {
+            Ok(Target::at_most(
+                row.what.clone(),
+                each.against(&row.what)?,
+                40.0,
+            ))
+        })
+        .collect::<Result<_>>()?;
+    let mut many = Table {
+        title: "Cost of endpoint_egress by number of endpoints, all used in turn".into(),
+        unit: "ns/packet".into(),
+        compare: Compare::Ratio,
+        rows: many_endpoints(args)?,
+        targets: vec![],
+    };
+    let most = name(ENDPOINTS[ENDPOINTS.len() - 1]);
+    let against_one = many.against(&most)?;
+    many.targets.push(Target::at_most(
+        format!("{most} against one"),
+        against_one,
+        1.1,
+    ));
+    Ok(vec![each, many])
 }
 
 fn each_program(args: &Args) -> Result<Vec<Row>> {
-    let host = Host::new("programs", 2)?;
+    let host = Host::new("programs", 3)?;
     let [one, two] = [0, 1].map(address_v4);
-    let udp = frame::udp_v4(one, two);
-    let udp_v6 = frame::udp_v6(address_v6(0), address_v6(1));
-    let arp = frame::arp(one, two);
-    let spoofed = frame::udp_v4(address_v4(7), two);
-    let from_wire = frame::udp_v4(Ipv4Addr::new(10, 255, 0, 1), one);
-    let passing = frame::udp_v4(Ipv4Addr::new(10, 255, 0, 1), Ipv4Addr::new(10, 255, 0, 2));
-
+    let [one_v6, two_v6] = [0, 1].map(address_v6);
+    let [wire, other] = [1, 2].map(|last| Ipv4Addr::new(10, 255, 0, last));
+    let udp = &frame::udp_v4(one, two);
+    let udp_v6 = &frame::udp_v6(one_v6, two_v6);
+    let arp = &frame::arp(one, two);
+    let spoofed = &frame::udp_v4(address_v4(7), two);
+    let from_wire = &frame::udp_v4(wire, two);
+    let passing = &frame::udp_v4(wire, other);
+    let to_wire = &frame::udp_v4(one, wire);
+    let routed = &frame::udp_v4(address_v4(ROUTED), wire);
+    let to_host = &frame::udp_v4(address_v4(ROUTED), HOST);
     // A run has neither a user's socket nor a route, so the host's own is unicast ARP.
-    let probe = frame::arp_probe(Ipv4Addr::new(10, 255, 0, 1), Ipv4Addr::new(10, 255, 0, 2));
+    let probe = &frame::arp_probe(wire, other);
 
-    let endpoint = Datapath::FIRST_IFINDEX;
     let nothing = Program::nothing()?;
     let egress = host.program("endpoint_egress")?;
+    let ingress = host.program("endpoint_ingress")?;
     let parent_ingress = host.program("parent_ingress")?;
     let parent_egress = host.program("parent_egress")?;
-    let case = |what: &str, program, frame, device, verdict| {
-        let baseline = (what != NOTHING).then_some(NOTHING);
+    let loopback = host.program("loopback_egress")?;
+    let key = host.stamp_key()?;
+    let stamped = |program, stamp| Program::stamped(program, key.encode(stamp));
+    let sender = Stamp::Endpoint(0);
+    let stamped_nothing = stamped(&nothing, sender)?;
+    let received = stamped(&ingress, sender)?;
+    let received_from_wire = stamped(&ingress, Stamp::Wire)?;
+    let sent = stamped(&parent_egress, sender)?;
+    let sent_routed = stamped(&parent_egress, Stamp::Routed(ROUTED))?;
+    let let_in = stamped(&loopback, Stamp::Routed(ROUTED))?;
+
+    let [first, second] = [0, 1].map(|slot| Datapath::FIRST_IFINDEX + slot);
+    let case = |what: &str, baseline: Option<&str>, program, frame, device, verdict| {
         Case::new(what, baseline, move || {
             Ok(run(program, frame, device, verdict, args.packets)?.into())
         })
     };
+    let plain = |what: &str, program, frame, device, verdict| {
+        case(what, Some(NOTHING), program, frame, device, verdict)
+    };
+    let after_stamp = |what: &str, program, frame, device, verdict| {
+        case(what, Some(STAMPED_NOTHING), program, frame, device, verdict)
+    };
     in_turn(
         args.rounds,
         vec![
-            case(NOTHING, &nothing, &udp, endpoint, NEXT),
-            case(
-                "endpoint_egress, UDP over IPv4",
-                &egress,
-                &udp,
-                endpoint,
-                NEXT,
-            ),
-            case(
+            case(NOTHING, None, &nothing, udp, first, NEXT),
+            plain("endpoint_egress, UDP over IPv4", &egress, udp, first, NEXT),
+            plain(
                 "endpoint_egress, UDP over IPv6",
                 &egress,
-                &udp_v6,
-                endpoint,
+                udp_v6,
+                first,
                 NEXT,
             ),
-            case("endpoint_egress, ARP", &egress, &arp, endpoint, NEXT),
-            case(
+            plain("endpoint_egress, ARP", &egress, arp, first, NEXT),
+            plain(
                 "endpoint_egress, a spoofed source dropped",
                 &egress,
-                &spoofed,
-                endpoint,
+                spoofed,
+                first,
                 DROP,
             ),
-            case(
+            plain(
                 "parent_ingress, for an endpoint",
                 &parent_ingress,
-                &from_wire,
+                from_wire,
                 PARENT_INDEX,
                 NEXT,
             ),
-            case(
+            plain(
                 "parent_ingress, for somebody else",
                 &parent_ingress,
-                &passing,
+                passing,
                 PARENT_INDEX,
                 NEXT,
             ),
-            case(
+            plain(
                 "parent_egress, the host's own",
                 &parent_egress,
-                &probe,
+                probe,
                 PARENT_INDEX,
+                NEXT,
+            ),
+            plain(
+                "loopback_egress, a foreign packet dropped",
+                &loopback,
+                udp,
+                Datapath::LOOPBACK,
+                DROP,
+            ),
+            case(STAMPED_NOTHING, None, &stamped_nothing, udp, second, NEXT),
+            after_stamp(
+                "endpoint_ingress, UDP over IPv4",
+                &received,
+                udp,
+                second,
+                NEXT,
+            ),
+            after_stamp(
+                "endpoint_ingress, UDP over IPv6",
+                &received,
+                udp_v6,
+                second,
+                NEXT,
+            ),
+            after_stamp("endpoint_ingress, ARP", &received, arp, second, NEXT),
+            after_stamp(
+                "endpoint_ingress, from the wire",
+                &received_from_wire,
+                from_wire,
+                second,
+                NEXT,
+            ),
+            after_stamp(
+                "endpoint_ingress, a spoofed source dropped",
+                &received,
+                spoofed,
+                second,
+                DROP,
+            ),
+            after_stamp(
+                "parent_egress, an endpoint's",
+                &sent,
+                to_wire,
+                PARENT_INDEX,
+                NEXT,
+            ),
+            after_stamp(
+                "parent_egress, an endpoint's in mode l3",
+                &sent_routed,
+                routed,
+                PARENT_INDEX,
+                NEXT,
+            ),
+            after_stamp(
+                "loopback_egress, an endpoint's with host access",
+                &let_in,
+                to_host,
+                Datapath::LOOPBACK,
                 NEXT,
             ),
         ],
@@ -121,10 +217,6 @@ fn each_program(args: &Args) -> Result<Vec<Row>> {
 }
 
 fn many_endpoints(args: &Args) -> Result<Vec<Row>> {
-    let name = |endpoints: u32| match endpoints {
-        1 => "1 endpoint".to_owned(),
-        _ => format!("{endpoints} endpoints"),
-    };
     let mut cases = Vec::new();
     for endpoints in ENDPOINTS {
         let host = Host::new(&format!("endpoints-{endpoints}"), endpoints)?;
@@ -147,6 +239,13 @@ fn many_endpoints(args: &Args) -> Result<Vec<Row>> {
     in_turn(args.rounds, cases)
 }
 
+fn name(endpoints: u32) -> String {
+    match endpoints {
+        1 => "1 endpoint".into(),
+        _ => format!("{endpoints} endpoints"),
+    }
+}
+
 /// Time of one run; the program must judge the frame as expected.
 fn run(program: &Program, frame: &[u8], device: u32, verdict: i32, repeat: u32) -> Result<u32> {
     let (got, time) = program.run(frame, device, repeat.max(1))?;
@@ -154,9 +253,16 @@ fn run(program: &Program, frame: &[u8], device: u32, verdict: i32, repeat: u32) 
     Ok(time)
 }
 
-/// A datapath with a network of some endpoints on one parent.
+/// An address of the host's.
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 254, 0, 1);
+
+/// Slot of an endpoint of a network in mode l3 with host access.
+const ROUTED: u32 = Datapath::MAX_ENDPOINTS - 1;
+
+/// A datapath with a network of some endpoints, and [`ROUTED`], on one parent.
 struct Host {
-    programs: PathBuf,
+    datapath: Datapath,
+    root: PathBuf,
 }
 
 impl Host {
@@ -173,11 +279,20 @@ impl Host {
             l3s: false,
             routed: false,
         };
-        datapath.put_network(&network)?;
-        datapath.set_host_addresses(&[IpAddr::V4(Ipv4Addr::new(10, 254, 0, 1))])?;
-        for slot in 0..endpoints {
+        let routed = NetworkPolicy {
+            number: 2,
+            host_access: true,
+            routed: true,
+            ..network.clone()
+        };
+        datapath.set_host_addresses(&[IpAddr::V4(HOST)])?;
+        for network in [&network, &routed] {
+            datapath.put_network(network)?;
+        }
+        let slots = (0..endpoints).map(|slot| (&network, slot));
+        for (network, slot) in slots.chain([(&routed, ROUTED)]) {
             datapath.put_endpoint(
-                &network,
+                network,
                 &EndpointPolicy {
                     slot,
                     parent_index: PARENT_INDEX,
@@ -187,13 +302,22 @@ impl Host {
                 },
             )?;
         }
-        Ok(Self {
-            programs: datapath.program_folder()?,
-        })
+        Ok(Self { datapath, root })
     }
 
     fn program(&self, name: &'static str) -> Result<Program> {
-        Program::pinned(&self.programs.join(name)).context(name)
+        Program::pinned(&self.datapath.program_folder()?.join(name)).context(name)
+    }
+
+    /// The words that tell this host's stamps from others'.
+    fn stamp_key(&self) -> Result<StampKey> {
+        let pin = self
+            .root
+            .join(format!("abi{}", ipvlan_common::ABI))
+            .join("KEY");
+        let keys: Array<MapData, [u32; 2]> =
+            Map::from_map_data(MapData::from_pin(pin)?)?.try_into()?;
+        Ok(StampKey::from_words(keys.get(&0, 0)?))
     }
 }
 

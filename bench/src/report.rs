@@ -7,19 +7,53 @@ use anyhow::{Context, Result};
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, ContentArrangement, Table as Text};
 
-use crate::table::{Compare, Table};
+use crate::plot;
+use crate::table::{Compare, Table, Target};
 
-/// Prints the tables of some files, in Markdown.
-pub fn show(files: &[PathBuf]) -> Result<()> {
-    for file in files {
+#[derive(clap::Args)]
+pub struct Args {
+    /// Draw them too, as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// What the other subcommands printed
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// Prints the tables of some files, in Markdown, and draws them where asked to.
+pub fn show(args: &Args) -> Result<()> {
+    let mut tables = Vec::new();
+    for file in &args.files {
         let name = || file.display().to_string();
-        let tables: Vec<Table> =
+        let more: Vec<Table> =
             serde_json::from_slice(&fs::read(file).with_context(name)?).with_context(name)?;
-        for table in &tables {
-            println!("### {}\n\n{}\n", table.title, markdown(table));
-        }
+        tables.extend(more);
     }
-    Ok(())
+    for table in &tables {
+        println!("### {}\n\n{}\n", table.title, markdown(table));
+        for target in &table.targets {
+            println!("{}", line(target));
+        }
+        println!();
+    }
+    match &args.plot {
+        Some(path) => plot::draw(&tables, path),
+        None => Ok(()),
+    }
+}
+
+/// A target, and whether it is met.
+fn line(target: &Target) -> String {
+    let Target {
+        what, got, limit, ..
+    } = target;
+    let bound = if target.at_most {
+        "at most"
+    } else {
+        "at least"
+    };
+    let met = if target.is_met() { "met" } else { "missed" };
+    format!("- {what}: {got:.2}, {bound} {limit}: {met}")
 }
 
 fn markdown(table: &Table) -> Text {
@@ -27,7 +61,7 @@ fn markdown(table: &Table) -> Text {
     text.load_style(ASCII_MARKDOWN)
         .set_content_arrangement(ContentArrangement::Disabled);
     let compared = match table.compare {
-        Compare::Difference => "over the first",
+        Compare::Difference => "added",
         Compare::Ratio => "against the first",
     };
     text.set_header(["", table.unit.as_str(), "least to greatest", compared]);

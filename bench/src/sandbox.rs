@@ -29,6 +29,11 @@ pub fn enter() -> Result<()> {
 
 /// Runs a shell script to its end.
 pub fn sh(script: &str) -> Result<()> {
+    output(script).map(drop)
+}
+
+/// Runs a shell script and returns what it printed.
+pub fn output(script: &str) -> Result<String> {
     let output = Command::new("sh")
         .args(["-ec", script])
         .output()
@@ -39,5 +44,5 @@ pub fn sh(script: &str) -> Result<()> {
         output.status,
         String::from_utf8_lossy(&output.stderr).trim()
     );
-    Ok(())
+    Ok(String::from_utf8(output.stdout)?)
 }

@@ -52,6 +52,7 @@ pub fn measure(args: &Args) -> Result<Vec<Table>> {
         unit: "ms".into(),
         compare: Compare::Ratio,
         rows: in_turn(args.rounds, cases)?,
+        targets: vec![],
     }])
 }
 

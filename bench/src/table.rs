@@ -12,6 +12,45 @@ pub struct Table {
     /// How a row compares with its baseline.
     pub compare: Compare,
     pub rows: Vec<Row>,
+    /// What these figures are to be.
+    #[serde(default)]
+    pub targets: Vec<Target>,
+}
+
+/// A figure with its limit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    pub what: String,
+    pub got: f64,
+    pub limit: f64,
+    /// Else it is to be at least the limit.
+    pub at_most: bool,
+}
+
+impl Target {
+    pub fn at_most(what: impl Into<String>, got: f64, limit: f64) -> Self {
+        Self {
+            what: what.into(),
+            got,
+            limit,
+            at_most: true,
+        }
+    }
+
+    pub fn at_least(what: impl Into<String>, got: f64, limit: f64) -> Self {
+        Self {
+            at_most: false,
+            ..Self::at_most(what, got, limit)
+        }
+    }
+
+    pub fn is_met(&self) -> bool {
+        if self.at_most {
+            self.got <= self.limit
+        } else {
+            self.got >= self.limit
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +61,7 @@ pub enum Compare {
     Ratio,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     pub what: String,
     /// The row that this one is compared with, if any.
@@ -36,38 +75,47 @@ impl Table {
         self.rows.iter().find(|row| row.what == what)
     }
 
-    /// The row's median against its baseline's.
+    /// The row against its baseline, round by round, since the two were sampled one after the other
+    /// then: the median of that.
     pub fn compared(&self, row: &Row) -> Option<f64> {
         let baseline = self.row(row.baseline.as_deref()?)?;
-        Some(match self.compare {
-            Compare::Difference => row.median() - baseline.median(),
-            Compare::Ratio => row.median() / baseline.median(),
-        })
+        let rounds = row.samples.iter().zip(&baseline.samples);
+        let compared = rounds.map(|(sample, baseline)| match self.compare {
+            Compare::Difference => sample - baseline,
+            Compare::Ratio => sample / baseline,
+        });
+        Some(median(compared.collect()))
+    }
+
+    /// [`Table::compared`] of a row that is known to be there.
+    pub fn against(&self, what: &str) -> Result<f64> {
+        self.row(what)
+            .and_then(|row| self.compared(row))
+            .with_context(|| format!("nothing was measured of {what}"))
     }
 }
 
 impl Row {
-    /// Of an even number of samples, the mean of the two in the middle.
     pub fn median(&self) -> f64 {
-        let sorted = self.sorted();
-        let middle = sorted.len() / 2;
-        if sorted.len() % 2 == 1 {
-            sorted[middle]
-        } else {
-            (sorted[middle - 1] + sorted[middle]) / 2.0
-        }
+        median(self.samples.clone())
     }
 
     /// The least and the greatest sample.
     pub fn range(&self) -> (f64, f64) {
-        let sorted = self.sorted();
-        (sorted[0], sorted[sorted.len() - 1])
+        let least = self.samples.iter().copied().fold(f64::INFINITY, f64::min);
+        let greatest = self.samples.iter().copied().fold(0.0, f64::max);
+        (least, greatest)
     }
+}
 
-    fn sorted(&self) -> Vec<f64> {
-        let mut sorted = self.samples.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted
+/// Of an even number, the mean of the two in the middle.
+fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    let middle = samples.len() / 2;
+    if samples.len() % 2 == 1 {
+        samples[middle]
+    } else {
+        (samples[middle - 1] + samples[middle]) / 2.0
     }
 }
 
@@ -136,14 +184,22 @@ mod tests {
             title: "t".into(),
             unit: "s".into(),
             compare,
-            rows: vec![],
+            rows: rows.clone(),
+            targets: vec![],
         };
-        let mut difference = table(Compare::Difference);
-        difference.rows = rows;
-        assert_eq!(difference.compared(&difference.rows[1]), Some(1.0));
-        assert_eq!(difference.compared(&difference.rows[0]), None);
-        let mut ratio = table(Compare::Ratio);
-        ratio.rows = difference.rows;
-        assert_eq!(ratio.compared(&ratio.rows[1]), Some(7.0 / 6.0));
+        let difference = table(Compare::Difference);
+        assert_eq!(difference.compared(&rows[1]), Some(1.0));
+        assert_eq!(difference.compared(&rows[0]), None);
+        // 4/3, 6/5, 8/7 and 10/9.
+        let ratio = table(Compare::Ratio).against("b").unwrap();
+        assert!((ratio - (6.0 / 5.0 + 8.0 / 7.0) / 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_target_is_met_up_to_its_limit() {
+        for (got, most, least) in [(0.9, true, false), (1.0, true, true), (1.1, false, true)] {
+            assert_eq!(Target::at_most("", got, 1.0).is_met(), most);
+            assert_eq!(Target::at_least("", got, 1.0).is_met(), least);
+        }
     }
 }

@@ -33,7 +33,7 @@ pub fn bench(args: Args) -> Result<ExitCode> {
     let rounds = args.rounds.to_string();
     let aardvark = aardvark.to_str().context("the cache's path is no text")?;
     let words = ["dns", "--rounds", &rounds, "--aardvark", aardvark];
-    report(&bench, &measured(&bench, &words)?)
+    report(&bench, &[measured(&bench, &words)?], None)
 }
 
 /// Debian's, unpacked once into the cache.

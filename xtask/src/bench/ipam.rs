@@ -19,5 +19,5 @@ pub struct Args {
 pub fn bench(args: Args) -> Result<ExitCode> {
     let bench = build_ipvlan_bench(&setup::build_tools()?)?;
     let ipam = measured(&bench, &["ipam", "--rounds", &args.rounds.to_string()])?;
-    report(&bench, &ipam)
+    report(&bench, &[ipam], None)
 }

@@ -26,5 +26,5 @@ pub fn bench(args: Args) -> Result<ExitCode> {
         &bench,
         &["stats", "--program", program, "--rounds", &rounds],
     )?;
-    report(&bench, &stats)
+    report(&bench, &[stats], None)
 }
