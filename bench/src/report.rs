@@ -44,16 +44,9 @@ pub fn show(args: &Args) -> Result<()> {
 
 /// A target, and whether it is met.
 fn line(target: &Target) -> String {
-    let Target {
-        what, got, limit, ..
-    } = target;
-    let bound = if target.at_most {
-        "at most"
-    } else {
-        "at least"
-    };
+    let Target { what, got, limit } = target;
     let met = if target.is_met() { "met" } else { "missed" };
-    format!("- {what}: {got:.2}, {bound} {limit}: {met}")
+    format!("- {what}: {got:.2}, at most {limit}: {met}")
 }
 
 fn markdown(table: &Table) -> Text {

@@ -1,30 +1,21 @@
 //! What a packet costs in the datapath.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use nix::unistd::geteuid;
 
-use crate::cargo::{build_ipvlan_bench, build_ipvlan_ctl, workspace};
-use crate::kernels::{Kernel, Line};
+use crate::cargo::{build_ipvlan_bench, workspace};
 use crate::progress::step;
 use crate::setup;
-use crate::vm::{Job, Stream, Vm};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Samples of each case
     #[arg(long, value_name = "N", default_value_t = 15)]
     rounds: usize,
-    /// The kernel of the VM
-    #[arg(long, value_name = "K", default_value_t)]
-    kernel: Line,
-    /// Leave out what needs a VM
-    #[arg(long)]
-    native: bool,
 }
 
 /// Measures, prints the tables and draws them.
@@ -33,16 +24,11 @@ pub fn bench(args: Args) -> Result<ExitCode> {
         geteuid().is_root(),
         "benchmarks load eBPF programs: run them as root"
     );
-    let tools = setup::build_tools()?;
-    let bench = build_ipvlan_bench(&tools)?;
+    let bench = build_ipvlan_bench(&setup::build_tools()?)?;
     let rounds = args.rounds.to_string();
     let mut files = Vec::new();
     for what in ["programs", "veth"] {
         files.push(measured(&bench, &[what, "--rounds", &rounds])?);
-    }
-    if !args.native {
-        let ipvlan_ctl = build_ipvlan_ctl(&tools)?;
-        files.push(measured_in_vm(&bench, &ipvlan_ctl, args.kernel, &rounds)?);
     }
     let plot = folder()?.join("datapath.svg");
     let code = report(&bench, &files, Some(&plot))?;
@@ -86,36 +72,5 @@ pub(super) fn measured(bench: &Path, words: &[&str]) -> Result<PathBuf> {
         );
         Ok(())
     })?;
-    Ok(file)
-}
-
-/// The file with the tables of containers on real ipvlan, in a VM.
-fn measured_in_vm(bench: &Path, ipvlan_ctl: &Path, line: Line, rounds: &str) -> Result<PathBuf> {
-    let file = folder()?.join("guest.json");
-    let mut tables = File::create(&file).with_context(|| file.display().to_string())?;
-    let vm_tools = setup::vm_tools()?;
-    let kernel = Kernel::ready(line)?;
-    let job = Job {
-        command: vec![
-            bench.into(),
-            "guest".into(),
-            "--rounds".into(),
-            rounds.into(),
-        ],
-        env: vec![("IPVLAN_CTL", ipvlan_ctl.into())],
-        path: vec![],
-    };
-    step(
-        format!("Measuring in a VM with kernel {}", kernel.release),
-        |_| {
-            let status =
-                Vm::new(kernel, None, &vm_tools)?.run(&job, &mut |stream, bytes| match stream {
-                    Stream::Out => tables.write_all(bytes),
-                    Stream::Err => io::stderr().write_all(bytes),
-                })?;
-            ensure!(status == 0, "ipvlan-bench guest ended with {status}");
-            Ok(())
-        },
-    )?;
     Ok(file)
 }
