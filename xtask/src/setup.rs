@@ -42,7 +42,7 @@ const VM: [&str; 8] = [
 ];
 
 /// What is called inside a VM, which sees the host's own files.
-const GUEST: [&str; 15] = [
+const GUEST: [&str; 17] = [
     "bind9-dnsutils",
     "dnsmasq-base",
     "musl-tools",
@@ -59,6 +59,8 @@ const GUEST: [&str; 15] = [
     // Of this machine's own suite, unlike the rest of Docker: it needs the libc that it is built for.
     "runc",
     "systemd",
+    "prometheus",
+    "tmux",
 ];
 
 /// What the native tests call.
