@@ -64,14 +64,14 @@ fn an_endpoint_is_what_the_page_says() {
 fn addresses_are_handed_out_after_the_gateway() {
     let _lab = Lab::new();
     ctl("network create --subnet 192.168.1.0/29 -o parent=eth9 small");
-    let namespaces: Vec<Namespace> = (0..6)
+    let namespaces: Vec<Namespace> = (0..5)
         .map(|i| Namespace::new(&format!("small{i}")))
         .collect();
-    // .1 is the gateway: five are left of six.
-    for ns in &namespaces[..5] {
+    // .1 is the gateway and .2 the host's own: four are left of six.
+    for ns in &namespaces[..4] {
         ctl(&format!("network connect small {}", ns.name));
     }
-    let mut addresses: Vec<String> = namespaces[..5]
+    let mut addresses: Vec<String> = namespaces[..4]
         .iter()
         .map(|ns| {
             ns.sh("ip -4 -brief addr show eth0")
@@ -82,11 +82,15 @@ fn addresses_are_handed_out_after_the_gateway() {
         })
         .collect();
     addresses.sort();
-    let expected: Vec<String> = (2..7).map(|i| format!("192.168.1.{i}/29")).collect();
+    let expected: Vec<String> = (3..7).map(|i| format!("192.168.1.{i}/29")).collect();
     assert_eq!(addresses, expected);
-    refused("network connect small small5", &["192.168.1.0/29"]);
+    refused("network connect small small4", &["192.168.1.0/29"]);
+    refused(
+        "network connect --ip 192.168.1.2 small small4",
+        &["--ip", "192.168.1.2", "in use"],
+    );
     ctl("network disconnect small small3");
-    ctl("network connect small small5");
+    ctl("network connect small small4");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::datapath::{Datapath, EndpointPolicy};
 use crate::kernel::{Netlink, Netns, NetnsIdentity, Slave, SlaveAddresses, SlaveRequest};
-use crate::model::ipam::{self, Family};
+use crate::model::ipam::{self, Family, Leases};
 use crate::model::{AddressPlan, Id, Invalid, Network};
 use crate::store::{EndpointRow, NetworkRow, Records, State, StoreError};
 
@@ -57,8 +57,10 @@ impl Engine {
         let Some(mut session) = self.existing_session().await? else {
             return Err(not_found(&request.network).into());
         };
-        let network = session.present_network(&request.network).await?;
-        let (network, row) = session.reserve_endpoint(&network, request, &target).await?;
+        let (network, host) = session.present_network(&request.network).await?;
+        let (network, row) = session
+            .reserve_endpoint(&network, request, &target, &host)
+            .await?;
         match session
             .build_endpoint(&network, row.clone(), request, &target)
             .await
@@ -173,16 +175,16 @@ fn check_ifname(ifname: &str) -> Result<(), Invalid> {
 }
 
 impl Session<'_> {
-    /// The network that `word` means, with its parent there.
-    async fn present_network(&mut self, word: &str) -> Result<NetworkRow> {
+    /// The network that `word` means, with its parent there, and the host's own addresses.
+    async fn present_network(&mut self, word: &str) -> Result<(NetworkRow, Vec<IpAddr>)> {
         let row = find_network(self.store.records().networks()?, word)?;
         if row.state != State::Ready {
             return Err(EngineError::NetworkBusy(row.network.name));
         }
         let datapath = self.engine.datapath()?;
         let (row, _) = self.ensure_parent(row, &datapath).await?;
-        self.engine.refresh_host_addresses(&datapath).await?;
-        Ok(row)
+        let host = self.engine.refresh_host_addresses(&datapath).await?;
+        Ok((row, host))
     }
 
     /// Returns the network as it is then, and the endpoint.
@@ -191,6 +193,7 @@ impl Session<'_> {
         network: &NetworkRow,
         request: &ConnectRequest,
         target: &Target,
+        host: &[IpAddr],
     ) -> Result<(NetworkRow, EndpointRow)> {
         let owner = self.owner.clone();
         let boot = &self.engine.boot;
@@ -227,7 +230,7 @@ impl Session<'_> {
                     admit(&mut network, given, records)?;
                     given_leases(&network.network, given, records)?
                 }
-                None => allocate(&network.network, request, records)?,
+                None => allocate(&network.network, request, &Taken { records, host })?,
             };
             let leased = |v6: bool| {
                 let addresses = leases.iter().map(|lease| lease.address);
@@ -334,16 +337,16 @@ impl Session<'_> {
                 return Err(error.into());
             }
             let ifname = match self.what_is_taken(&row, target).await? {
-                Taken::Name if request.ifname.is_some() => {
+                InTheWay::Name if request.ifname.is_some() => {
                     return Err(EngineError::IfnameTaken {
                         target: target_name(&request.netns),
                         ifname: row.ifname,
                     });
                 }
-                Taken::Name => Netlink::free_name(&target.netns).await?,
-                Taken::Index => row.ifname.clone(),
+                InTheWay::Name => Netlink::free_name(&target.netns).await?,
+                InTheWay::Index => row.ifname.clone(),
                 // The parent itself is busy: it is a bridge's port, or has macvlan devices.
-                Taken::Neither => return Err(error.into()),
+                InTheWay::Neither => return Err(error.into()),
             };
             datapath.remove_endpoint(&policy(&row))?;
             (row.slot, row.link_local) = self.store.transaction(|records| {
@@ -361,18 +364,22 @@ impl Session<'_> {
     }
 
     /// What the kernel's `EEXIST` or `EBUSY` was about.
-    async fn what_is_taken(&self, row: &EndpointRow, target: &Target) -> Result<Taken> {
+    async fn what_is_taken(&self, row: &EndpointRow, target: &Target) -> Result<InTheWay> {
         let index = slave(row).index;
         let inside = Netlink::open_in(&target.netns)?.links().await?;
         if inside.iter().any(|link| link.view.name == row.ifname) {
-            return Ok(Taken::Name);
+            return Ok(InTheWay::Name);
         }
         let host = self.engine.netlink.links().await?;
         let taken = inside
             .iter()
             .chain(&host)
             .any(|link| link.view.index == index);
-        Ok(if taken { Taken::Index } else { Taken::Neither })
+        Ok(if taken {
+            InTheWay::Index
+        } else {
+            InTheWay::Neither
+        })
     }
 
     /// Takes back [`Session::build_endpoint`] and the reservation, however far they got.
@@ -427,7 +434,7 @@ impl Session<'_> {
     }
 }
 
-enum Taken {
+enum InTheWay {
     Name,
     Index,
     Neither,
@@ -522,12 +529,29 @@ fn given_leases(
         .collect()
 }
 
+/// What an endpoint cannot have: what others have leased, and what the host holds itself.
+struct Taken<'r> {
+    records: &'r Records<'r>,
+    host: &'r [IpAddr],
+}
+
+impl Leases for Taken<'_> {
+    type Error = StoreError;
+
+    fn leased_until(&self, address: IpAddr) -> Result<Option<IpAddr>, StoreError> {
+        if self.host.contains(&address) {
+            return Ok(Some(address));
+        }
+        self.records.leased_until(address)
+    }
+
+    fn cursor(&self, subnet: &IpNetwork) -> Result<Option<IpAddr>, StoreError> {
+        self.records.cursor(subnet)
+    }
+}
+
 /// Chooses the addresses of an endpoint: those asked for, or the next ones.
-fn allocate(
-    network: &Network,
-    request: &ConnectRequest,
-    records: &Records<'_>,
-) -> Result<Vec<Lease>> {
+fn allocate(network: &Network, request: &ConnectRequest, taken: &Taken<'_>) -> Result<Vec<Lease>> {
     if network.external_ipam {
         return Err(Invalid::new(
             "network",
@@ -549,14 +573,14 @@ fn allocate(
     for (enabled, family, field, asked) in families {
         leases.push(match asked {
             Some(address) => {
-                ipam::requested(network, field, address, records)?;
+                ipam::requested(network, field, address, taken)?;
                 Lease {
                     address,
                     next_of: None,
                 }
             }
             None if enabled => {
-                let (pool, address) = ipam::allocate(network, family, records)?;
+                let (pool, address) = ipam::allocate(network, family, taken)?;
                 Lease {
                     address,
                     next_of: Some(pool.subnet),

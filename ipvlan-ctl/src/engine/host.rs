@@ -30,7 +30,7 @@ impl Engine {
     /// Tells the programs the host's addresses as they are now; nothing where none are loaded.
     pub async fn follow_host_addresses(&self) -> Result<()> {
         match self.loaded_datapath() {
-            Some(datapath) => self.refresh_host_addresses(&datapath).await,
+            Some(datapath) => self.refresh_host_addresses(&datapath).await.map(drop),
             None => Ok(()),
         }
     }

@@ -20,6 +20,7 @@ mod trace;
 mod view;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -170,9 +171,11 @@ impl Engine {
         Datapath::open_existing(&self.pin_dir)
     }
 
-    /// Tells the programs the host's addresses as they are now.
-    async fn refresh_host_addresses(&self, datapath: &Datapath) -> Result<()> {
-        Ok(datapath.set_host_addresses(&self.netlink.addresses().await?)?)
+    /// Tells the programs the host's addresses as they are now, and returns them.
+    async fn refresh_host_addresses(&self, datapath: &Datapath) -> Result<Vec<IpAddr>> {
+        let addresses = self.netlink.addresses().await?;
+        datapath.set_host_addresses(&addresses)?;
+        Ok(addresses)
     }
 }
 
