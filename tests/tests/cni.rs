@@ -430,5 +430,7 @@ impl Drop for Containerd {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+        // dockerd takes any socket in there for that of a containerd that runs.
+        let _ = std::fs::remove_dir_all("/run/containerd");
     }
 }
