@@ -33,15 +33,20 @@ impl Host {
         }
     }
 
-    /// A load that goes on until it is dropped.
+    /// A load that is there on return, and goes on until it is dropped.
     fn load(&self) -> Running {
+        let answered = Figures::of("ipv2").counters.tx_packets;
         let ping = "ping -n -q -i 0.01 -w 120 192.168.1.11";
         let child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{}", self.one.name))
             .args(ping.split(' '))
             .stdout(Stdio::null())
             .spawn();
-        Running(child.expect("ping starts"))
+        let running = Running(child.expect("ping starts"));
+        eventually("answers to the load are counted", || {
+            Figures::of("ipv2").counters.tx_packets > answered + 10
+        });
+        running
     }
 }
 
