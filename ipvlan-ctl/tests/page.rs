@@ -112,11 +112,7 @@ fn add_endpoints(folder: &Path) -> Result<(), StoreError> {
                 parent_index: network.parent_index,
                 addresses: AddressPlan {
                     v4: IpNetwork::new(address, 24).ok(),
-                    v6: None,
-                    gateway4: None,
-                    gateway6: None,
-                    device_default: false,
-                    routes: Vec::new(),
+                    ..AddressPlan::default()
                 },
                 link_local: None,
                 state: State::Ready,

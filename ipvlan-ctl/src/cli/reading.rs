@@ -106,13 +106,18 @@ impl Sort {
     }
 }
 
+/// Shortest and longest time between readings.
+pub(super) const INTERVALS: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(3600));
+
 /// A time such as `500ms` or `2s`; a bare number is seconds, as for `watch`.
 pub(super) fn interval(text: &str) -> Result<Duration, String> {
     let time = match text.parse::<u32>() {
         Ok(seconds) => Some(Duration::from_secs(seconds.into())),
         Err(_) => humantime::parse_duration(text).ok(),
     };
-    time.filter(|time| (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(time))
+    let (shortest, longest) = INTERVALS;
+    time.filter(|time| (shortest..=longest).contains(time))
         .ok_or_else(|| "a time from 100ms to 1h, such as 500ms or 2s".into())
 }
 
@@ -145,11 +150,7 @@ pub(super) mod tests {
             parent_index: 2,
             addresses: AddressPlan {
                 v4: Some(format!("10.0.0.{last}/24").parse().unwrap()),
-                v6: None,
-                gateway4: None,
-                gateway6: None,
-                device_default: false,
-                routes: Vec::new(),
+                ..AddressPlan::default()
             },
             link_local: None,
             state: State::Ready,

@@ -381,13 +381,9 @@ impl Datapath {
     }
 
     fn per_cpu<K: Pod, V: Pod>(&self, name: &'static str) -> Result<PerCpu<K, V>> {
-        self.map_data(name)
+        MapData::from_pin(pins::abi_folder(&self.root).join(name))
             .and_then(PerCpu::new)
             .map_err(map_error("open", name))
-    }
-
-    fn map_data(&self, name: &'static str) -> std::result::Result<MapData, MapError> {
-        MapData::from_pin(pins::abi_folder(&self.root).join(name))
     }
 }
 

@@ -11,6 +11,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use aya::include_bytes_aligned;
 use aya::programs::SchedClassifier;
@@ -110,8 +111,9 @@ fn pinned(root: &Path) -> Result<Vec<Set>> {
 /// The folder of the programs that are to be attached now.
 fn current(root: &Path) -> Result<PathBuf> {
     let pinned = pinned(root)?;
-    let ours = Programs::built_in().set();
-    let set = match wanted(&pinned, &ours) {
+    // The same for each of many attachments.
+    static OURS: LazyLock<Set> = LazyLock::new(|| Programs::built_in().set());
+    let set = match wanted(&pinned, &OURS) {
         // It is loaded by the next replacement.
         set if !pinned.contains(set) => pinned.iter().max().unwrap_or(set),
         set => set,
@@ -166,22 +168,23 @@ impl Datapath {
     /// Loads `ours`, unless they are there or a newer version's are; returns what is to be done
     /// then, if the pinned programs are not those that should be attached, or not they alone.
     pub fn upgrade(&self, ours: &Programs) -> Result<Option<Replacement>> {
-        self.replacement(ours, |pinned| wanted(pinned, &ours.set()).clone())
+        self.replacement(ours, |pinned, set| wanted(pinned, set).clone())
     }
 
     /// As [`Datapath::upgrade`], but puts `ours` also in the place of a newer version's.
     pub fn downgrade(&self, ours: &Programs) -> Result<Option<Replacement>> {
-        self.replacement(ours, |_| ours.set())
+        self.replacement(ours, |_, set| set.clone())
     }
 
     fn replacement(
         &self,
         ours: &Programs,
-        choose: impl Fn(&[Set]) -> Set,
+        choose: impl Fn(&[Set], &Set) -> Set,
     ) -> Result<Option<Replacement>> {
+        let our_set = ours.set();
         let is_due = || {
             let pinned = pinned(&self.root)?;
-            let set = choose(&pinned);
+            let set = choose(&pinned, &our_set);
             Ok::<_, DatapathError>((pinned != [set.clone()]).then_some(set))
         };
         if is_due()?.is_none() {
@@ -192,7 +195,7 @@ impl Datapath {
         let Some(set) = is_due()? else {
             return Ok(None);
         };
-        if set == ours.set() {
+        if set == our_set {
             pins::add(&self.root, ours)?;
         }
         Ok(Some(Replacement {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::endpoint::slave;
+use super::ensure::network_row;
 use super::parent::find;
 use super::{Engine, EngineError, Result, find_network, not_found, privilege};
 use crate::kernel::{Link, Netlink, Netns};
@@ -15,8 +16,7 @@ impl Engine {
             return Ok(None);
         };
         let records = store.records();
-        let rows = records.networks()?;
-        let Some(network) = rows.into_iter().find(|row| row.network.name == network) else {
+        let Some(network) = network_row(&records, network)? else {
             return Ok(None);
         };
         let row = records.endpoint_named(network.number, name)?;

@@ -516,10 +516,9 @@ fn given_leases(
     given: &AddressPlan,
     records: &Records<'_>,
 ) -> Result<Vec<Lease>> {
-    let given = given.v4.into_iter().chain(given.v6);
     given
+        .hosts()
         .map(|address| {
-            let address = address.ip();
             ipam::requested(network, "IPAM address", address, records)?;
             Ok(Lease {
                 address,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::endpoint::{policy, slave};
 use super::parent::{self, is_as_known};
 use super::{Engine, EngineError, Result, Session, privilege};
-use crate::datapath::{Datapath, Device, Programs};
+use crate::datapath::{Datapath, Device, Programs, Replacement};
 use crate::kernel::Netns;
 use crate::model::Id;
 use crate::store::{EndpointRow, Intent, Owner, Records, State, Store};
@@ -61,9 +61,7 @@ impl Engine {
         }
         Ok(done)
     }
-}
 
-impl Engine {
     /// Puts this version's programs in the place of a newer one's; returns what was done.
     pub fn downgrade(&self) -> Result<Option<String>> {
         privilege::require()?;
@@ -73,10 +71,7 @@ impl Engine {
         let Some(datapath) = self.loaded_datapath() else {
             return Ok(None);
         };
-        datapath
-            .downgrade(&Programs::built_in())?
-            .map(|due| Ok(due.finish(&devices(&store.records())?)?))
-            .transpose()
+        finish_replacement(datapath.downgrade(&Programs::built_in())?, &store.records())
     }
 }
 
@@ -186,10 +181,8 @@ impl Session<'_> {
         let Some(datapath) = self.engine.loaded_datapath() else {
             return Ok(None);
         };
-        datapath
-            .upgrade(&Programs::built_in())?
-            .map(|due| Ok(due.finish(&devices(&self.store.records())?)?))
-            .transpose()
+        let due = datapath.upgrade(&Programs::built_in())?;
+        finish_replacement(due, &self.store.records())
     }
 
     /// Re-makes parents of ours that are gone, and guards parents again that came back, were
@@ -287,6 +280,12 @@ fn reachable_endpoints(records: &Records<'_>) -> Result<Vec<(EndpointRow, Netns)
         }
     }
     Ok(reachable)
+}
+
+/// Replaces programs on all devices where that is due; returns what was done.
+fn finish_replacement(due: Option<Replacement>, records: &Records<'_>) -> Result<Option<String>> {
+    due.map(|due| Ok(due.finish(&devices(records)?)?))
+        .transpose()
 }
 
 /// Where programs are attached.

@@ -116,6 +116,12 @@ impl Engine {
 
     /// Figures of the selected endpoints, and of the parents of their networks.
     pub async fn stats(&self, selection: &Selection) -> Result<Stats> {
+        let (_, stats) = self.networks_with_stats(selection).await?;
+        Ok(stats)
+    }
+
+    /// [`Engine::stats`] and the selected networks, by one reading of the store.
+    async fn networks_with_stats(&self, selection: &Selection) -> Result<(Vec<NetworkRow>, Stats)> {
         let (networks, endpoints) = match Store::open_existing(&self.state_dir)? {
             Some(store) => (ready_networks(&store)?, store.records().endpoints()?),
             None => Default::default(),
@@ -139,14 +145,14 @@ impl Engine {
             })
             .collect();
         if parents.is_empty() {
-            return Ok(Stats::default());
+            return Ok((networks, Stats::default()));
         }
         let Some(datapath) = self.loaded_datapath() else {
-            return Ok(Stats::default());
+            return Ok((networks, Stats::default()));
         };
         let slots: Vec<u32> = endpoints.iter().map(|row| row.slot).collect();
         let figures = datapath.figures(&slots)?;
-        Ok(Stats {
+        let stats = Stats {
             endpoints: endpoints
                 .into_iter()
                 .zip(figures)
@@ -165,17 +171,17 @@ impl Engine {
                     })
                 })
                 .collect::<Result<_>>()?,
-        })
+        };
+        Ok((networks, stats))
     }
 
     /// The selected networks with their parents and the figures of their endpoints, the oldest
     /// first.
     pub async fn topology(&self, selection: &Selection) -> Result<Topology> {
-        let stats = self.stats(selection).await?;
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let (networks, stats) = self.networks_with_stats(selection).await?;
+        if networks.is_empty() {
             return Ok(Topology::default());
-        };
-        let networks = selection.networks_of(ready_networks(&store)?)?;
+        }
         let links = self.netlink.links().await?;
         let mut endpoints: HashMap<u32, Vec<EndpointStats>> = HashMap::new();
         for row in stats.endpoints {

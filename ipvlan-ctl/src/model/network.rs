@@ -159,7 +159,7 @@ pub struct HostView {
 }
 
 /// What an endpoint gets on a network: one address per family and its default routes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressPlan {
     /// With the prefix length of its pool.
     pub v4: Option<IpNetwork>,
@@ -190,6 +190,23 @@ impl AddressPlan {
             .into_iter()
             .flatten()
             .map(|address| address.ip())
+    }
+
+    /// Every route that the interface has beside those of its own subnets.
+    pub fn all_routes(&self) -> Vec<Route> {
+        let default = |family: Family, via: Option<IpAddr>| Route {
+            to: family.everything(),
+            via,
+        };
+        let by_device = |address: Option<IpNetwork>, family: Family| {
+            (self.device_default && address.is_some()).then(|| default(family, None))
+        };
+        let mut routes = self.routes.clone();
+        routes.extend(self.gateway4.map(|via| default(Family::V4, Some(via))));
+        routes.extend(self.gateway6.map(|via| default(Family::V6, Some(via))));
+        routes.extend(by_device(self.v4, Family::V4));
+        routes.extend(by_device(self.v6, Family::V6));
+        routes
     }
 }
 
@@ -226,25 +243,6 @@ impl Network {
             device_default: self.mode != Mode::L2 && !self.internal,
             routes: Vec::new(),
         }
-    }
-}
-
-impl AddressPlan {
-    /// Every route that the interface has beside those of its own subnets.
-    pub fn all_routes(&self) -> Vec<Route> {
-        let default = |family: Family, via: Option<IpAddr>| Route {
-            to: family.everything(),
-            via,
-        };
-        let by_device = |address: Option<IpNetwork>, family: Family| {
-            (self.device_default && address.is_some()).then(|| default(family, None))
-        };
-        let mut routes = self.routes.clone();
-        routes.extend(self.gateway4.map(|via| default(Family::V4, Some(via))));
-        routes.extend(self.gateway6.map(|via| default(Family::V6, Some(via))));
-        routes.extend(by_device(self.v4, Family::V4));
-        routes.extend(by_device(self.v6, Family::V6));
-        routes
     }
 }
 

@@ -200,14 +200,7 @@ impl Addressing {
     /// What the endpoint sets up. Routes go by the gateway of their family where they name none,
     /// as the reference plugins have it.
     pub fn plan(&self) -> Result<AddressPlan> {
-        let mut plan = AddressPlan {
-            v4: None,
-            v6: None,
-            gateway4: None,
-            gateway6: None,
-            device_default: false,
-            routes: Vec::new(),
-        };
+        let mut plan = AddressPlan::default();
         for ip in &self.ips {
             let place = match Family::of(&ip.address) {
                 Family::V4 => &mut plan.v4,

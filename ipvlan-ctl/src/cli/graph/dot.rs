@@ -21,11 +21,7 @@ pub(super) fn draw(trees: &[Node]) -> String {
 fn node(text: &mut String, node: &Node, next: &mut usize) -> usize {
     let number = *next;
     *next += 1;
-    let mut lines = vec![node.title.clone()];
-    lines.extend(node.trouble.clone());
-    lines.extend((!node.detail.is_empty()).then(|| node.detail.clone()));
-    lines.push(node.traffic.words());
-    let lines: Vec<String> = lines.iter().map(|line| escaped(line)).collect();
+    let lines: Vec<String> = node.lines().iter().map(|line| escaped(line)).collect();
     let look = match node.kind {
         Kind::Link | Kind::Vlan => ", style=filled, fillcolor=aliceblue",
         Kind::Network => ", style=\"rounded,filled\", fillcolor=lightgrey",

@@ -17,10 +17,7 @@ pub(super) fn draw(trees: &[Node]) -> String {
 fn node(text: &mut String, node: &Node, next: &mut usize) -> usize {
     let number = *next;
     *next += 1;
-    let mut lines = vec![escaped(&node.title)];
-    lines.extend(node.trouble.as_deref().map(escaped));
-    lines.extend((!node.detail.is_empty()).then(|| escaped(&node.detail)));
-    lines.push(node.traffic.words());
+    let lines: Vec<String> = node.lines().iter().map(|line| escaped(line)).collect();
     let (open, close) = match node.kind {
         Kind::Link | Kind::Vlan => ("[/", "/]"),
         Kind::Network => ("([", "])"),

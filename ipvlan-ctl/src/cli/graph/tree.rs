@@ -61,6 +61,17 @@ impl Traffic {
     }
 }
 
+impl Node {
+    /// What it is and does, a line each.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = vec![self.title.clone()];
+        lines.extend(self.trouble.clone());
+        lines.extend((!self.detail.is_empty()).then(|| self.detail.clone()));
+        lines.push(self.traffic.words());
+        lines
+    }
+}
+
 impl AddAssign for Traffic {
     fn add_assign(&mut self, other: Self) {
         self.rx += other.rx;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use crate::cli::reading::{Reading, Row, Sort};
+use crate::cli::reading::{INTERVALS, Reading, Row, Sort};
 use crate::engine::{ParentStats, Rates};
 use crate::model::Id;
 
@@ -135,7 +135,8 @@ impl State {
     }
 
     fn set_interval(&mut self, interval: Duration) {
-        self.interval = interval.clamp(Duration::from_millis(100), Duration::from_secs(3600));
+        let (shortest, longest) = INTERVALS;
+        self.interval = interval.clamp(shortest, longest);
     }
 }
 
