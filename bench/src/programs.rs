@@ -1,7 +1,7 @@
 //! What a packet costs in each program, and with how many endpoints.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData};
@@ -262,7 +262,6 @@ const ROUTED: u32 = Datapath::MAX_ENDPOINTS - 1;
 /// A datapath with a network of some endpoints, and [`ROUTED`], on one parent.
 struct Host {
     datapath: Datapath,
-    root: PathBuf,
 }
 
 impl Host {
@@ -302,7 +301,7 @@ impl Host {
                 },
             )?;
         }
-        Ok(Self { datapath, root })
+        Ok(Self { datapath })
     }
 
     fn program(&self, name: &'static str) -> Result<Program> {
@@ -311,10 +310,7 @@ impl Host {
 
     /// The words that tell this host's stamps from others'.
     fn stamp_key(&self) -> Result<StampKey> {
-        let pin = self
-            .root
-            .join(format!("abi{}", ipvlan_common::ABI))
-            .join("KEY");
+        let pin = self.datapath.program_folder()?.with_file_name("KEY");
         let keys: Array<MapData, [u32; 2]> =
             Map::from_map_data(MapData::from_pin(pin)?)?.try_into()?;
         Ok(StampKey::from_words(keys.get(&0, 0)?))

@@ -107,11 +107,7 @@ impl Host {
                     parent_index,
                     addresses: AddressPlan {
                         v4: address,
-                        v6: None,
-                        gateway4: None,
-                        gateway6: None,
-                        device_default: false,
-                        routes: Vec::new(),
+                        ..AddressPlan::default()
                     },
                     link_local: None,
                     state: State::Ready,

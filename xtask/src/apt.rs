@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
 use crate::progress::{Step, output, step};
+use crate::setup::cache;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -107,6 +108,27 @@ fn as_root() -> Option<fn(&str) -> Command> {
         command.args(["-n", "DEBIAN_FRONTEND=noninteractive", program]);
         command
     })
+}
+
+/// A folder of the cache with these packages of a suite that need not be the machine's, unpacked
+/// and not installed; downloaded if the cache lacks it. `what` is in the folder's name.
+pub fn unpacked(what: &str, suite: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = cache()?.join(format!("{what}-{suite}"));
+    if !folder.is_dir() {
+        // Whatever fails in here leaves nothing that looks like it.
+        let work = tempfile::Builder::new()
+            .prefix(&format!(".{what}-"))
+            .tempdir_in(cache()?)?;
+        step(format!("Fetching {what}"), |step| {
+            let archive = Archive::open(work.path().join("apt"), &[suite], step)?;
+            let root = work.path().join("root");
+            for package in packages {
+                archive.unpack(package, &root, step)?;
+            }
+            Ok(fs::rename(root, &folder)?)
+        })?;
+    }
+    Ok(folder)
 }
 
 /// Packages of Debian suites that the machine itself does not use, through an apt state of our

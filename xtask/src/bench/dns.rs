@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use nix::unistd::geteuid;
 
-use super::datapath::{measured, report};
-use crate::apt::Archive;
+use super::{measured, report};
+use crate::apt;
 use crate::cargo::build_ipvlan_bench;
-use crate::progress::step;
 use crate::setup;
 
 /// Where the aardvark-dns comes from that it is measured beside.
@@ -36,18 +35,8 @@ pub fn bench(args: Args) -> Result<ExitCode> {
     report(&bench, &[measured(&bench, &words)?], None)
 }
 
-/// Debian's, unpacked once into the cache.
+/// Debian's.
 fn aardvark() -> Result<PathBuf> {
-    let folder = setup::cache()?.join("aardvark-dns");
-    let program = folder.join("usr/lib/podman/aardvark-dns");
-    if !program.exists() {
-        step("Fetching aardvark-dns", |step| {
-            let work = tempfile::tempdir_in(setup::cache()?)?;
-            let archive = Archive::open(work.path().join("apt"), &[SUITE], step)?;
-            let root = work.path().join("root");
-            archive.unpack("aardvark-dns", &root, step)?;
-            Ok(std::fs::rename(root, &folder)?)
-        })?;
-    }
-    Ok(program)
+    let root = apt::unpacked("aardvark-dns", SUITE, &["aardvark-dns"])?;
+    Ok(root.join("usr/lib/podman/aardvark-dns"))
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::datapath::{measured, report};
+use super::{measured, report};
 use crate::cargo::build_ipvlan_bench;
 use crate::setup;
 

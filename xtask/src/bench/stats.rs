@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use super::datapath::{measured, report};
+use super::{measured, report};
 use crate::cargo::{build_ipvlan_bench, build_ipvlan_ctl};
 use crate::setup;
 
