@@ -2,6 +2,7 @@
 //! namespaces that end with it, and prints its tables as JSON; `report` shows such files.
 
 mod bpf;
+mod connect;
 mod dns;
 mod exchange;
 mod frame;
@@ -31,6 +32,8 @@ enum Bench {
     Answer,
     /// `stats --json` of many endpoints
     Stats(stats::Args),
+    /// `network connect` of many endpoints, one after the other
+    Connect(connect::Args),
     /// Shows measured tables
     Report(report::Args),
 }
@@ -43,6 +46,7 @@ fn main() -> Result<()> {
         Bench::Dns(args) => dns::measure(&args)?,
         Bench::Answer => return dns::answer(),
         Bench::Stats(args) => stats::measure(&args)?,
+        Bench::Connect(args) => connect::measure(&args)?,
         Bench::Report(args) => return report::show(&args),
     };
     println!("{}", serde_json::to_string_pretty(&tables)?);

@@ -1,5 +1,6 @@
 //! A host of the benchmark's own: nothing that it makes is seen, or left, outside.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -25,6 +26,16 @@ pub fn enter() -> Result<()> {
     mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), none)
         .context("cannot mount a tmpfs on /run")?;
     sh("ip link set lo up")
+}
+
+/// An ipvlan-ctl that finds and leaves nothing outside, with a line's words.
+pub fn ctl(program: &Path, line: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(line.split_whitespace())
+        .env("IPVLAN_CTL_STATE_DIR", "/run/state")
+        .env("IPVLAN_CTL_RUN_DIR", "/run/ipvlan-ctl");
+    command
 }
 
 /// Runs a shell script to its end.

@@ -120,12 +120,10 @@ impl Host {
     }
 
     fn command(&self, words: &str) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = sandbox::ctl(&self.program, words);
         command
-            .args(words.split_whitespace())
             .env("IPVLAN_CTL_STATE_DIR", &self.state)
-            .env("IPVLAN_CTL_PIN_DIR", &self.pins)
-            .env("IPVLAN_CTL_RUN_DIR", "/run/ipvlan-ctl");
+            .env("IPVLAN_CTL_PIN_DIR", &self.pins);
         command
     }
 
