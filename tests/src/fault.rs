@@ -1,19 +1,47 @@
 //! Ends `ipvlan-ctl` right before one of its steps, whichever of its threads makes it: a debugger
 //! sees each of its system calls before the kernel does.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Stdio;
 
 use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
+};
 
 use crate::ctl_command;
+
+/// The system calls that may be steps, beside what makes a file and [`BPF_CHANGES`]. No other stops
+/// the program.
+const CALLS: [i64; 12] = [
+    libc::SYS_sendto,
+    libc::SYS_write,
+    libc::SYS_pwrite64,
+    libc::SYS_fdatasync,
+    libc::SYS_fsync,
+    libc::SYS_ftruncate,
+    libc::SYS_unlink,
+    libc::SYS_rmdir,
+    libc::SYS_unlinkat,
+    libc::SYS_rename,
+    libc::SYS_mkdir,
+    libc::SYS_mount,
+];
+
+const O_CREAT: u64 = libc::O_CREAT as u64;
 
 /// Runs `ipvlan-ctl` with a line's words and kills it before its step number `step`, the first
 /// being 1. Returns what that step would have been, or `None` if the program has fewer and ended
@@ -22,35 +50,35 @@ use crate::ctl_command;
 /// A step is a system call that changes what outlives the process: a netlink request, a map
 /// entry, a pin, an attachment, a file, a kernel switch, the store's log.
 pub fn killed_before(step: usize, line: &str) -> Option<String> {
-    let traced = ctl_command(line.split_whitespace());
-    // The shell waits until it is traced, and then becomes the program.
+    let stops = stops().expect("a filter");
+    let _one_cpu = OneCpu::new();
+    let mut traced = ctl_command(line.split_whitespace());
+    traced.stdin(Stdio::null()).stdout(Stdio::null());
+    let before_exec = move || {
+        ptrace::traceme()?;
+        seccompiler::apply_filter(&stops).map_err(io::Error::other)
+    };
+    // SAFETY: between fork and exec it makes three system calls and allocates nothing.
+    unsafe { traced.pre_exec(before_exec) };
     #[expect(
         clippy::zombie_processes,
         reason = "it is waited for below, as its threads are"
     )]
-    let mut child = Command::new("sh")
-        .args(["-c", "read go; exec \"$@\"", "sh"])
-        .arg(traced.get_program())
-        .args(traced.get_args())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("sh starts");
+    let child = traced.spawn().expect("ipvlan-ctl starts");
     let main = Pid::from_raw(child.id() as i32);
-    let options = ptrace::Options::PTRACE_O_TRACESYSGOOD
+    // A traced process stops once it has become the program.
+    waitpid(main, Some(WaitPidFlag::__WALL)).expect("wait");
+    let options = ptrace::Options::PTRACE_O_TRACESECCOMP
         | ptrace::Options::PTRACE_O_TRACECLONE
         | ptrace::Options::PTRACE_O_EXITKILL;
-    ptrace::seize(main, options).expect("ptrace");
-    ptrace::interrupt(main).expect("ptrace");
-    let mut stdin = child.stdin.take().expect("stdin is piped");
-    stdin.write_all(b"\n").expect("sh reads");
-    drop(stdin);
+    ptrace::setoptions(main, options).expect("ptrace");
+    go_on(main, None);
 
     let mut steps = Steps::default();
     let mut killed = None;
     loop {
         match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::__WALL)).expect("wait") {
-            WaitStatus::PtraceSyscall(thread) => {
+            WaitStatus::PtraceEvent(thread, _, libc::PTRACE_EVENT_SECCOMP) => {
                 if killed.is_none()
                     && let Some(what) = steps.next(main, thread)
                     && steps.count == step
@@ -60,7 +88,10 @@ pub fn killed_before(step: usize, line: &str) -> Option<String> {
                 }
                 go_on(thread, None);
             }
-            WaitStatus::PtraceEvent(thread, ..) => go_on(thread, None),
+            // As a new thread begins.
+            WaitStatus::PtraceEvent(thread, ..) | WaitStatus::Stopped(thread, Signal::SIGSTOP) => {
+                go_on(thread, None);
+            }
             WaitStatus::Stopped(thread, signal) => go_on(thread, Some(signal)),
             WaitStatus::Exited(thread, status) if thread == main => {
                 assert_eq!(status, 0, "`ipvlan-ctl {line}`, traced");
@@ -75,9 +106,31 @@ pub fn killed_before(step: usize, line: &str) -> Option<String> {
     }
 }
 
+/// A filter that stops a traced program before each system call that may be a step.
+fn stops() -> Result<BpfProgram, BackendError> {
+    let argument = |number: u8, is: SeccompCmpOp, value: u64| {
+        let condition = SeccompCondition::new(number, SeccompCmpArgLen::Dword, is, value)?;
+        SeccompRule::new(vec![condition])
+    };
+    let changes = BPF_CHANGES
+        .into_iter()
+        .map(|(command, _)| argument(0, SeccompCmpOp::Eq, command));
+    let makes = argument(2, SeccompCmpOp::MaskedEq(O_CREAT), O_CREAT)?;
+    let mut calls: BTreeMap<_, _> = CALLS.into_iter().map(|call| (call, Vec::new())).collect();
+    calls.insert(libc::SYS_bpf, changes.collect::<Result<_, _>>()?);
+    calls.insert(libc::SYS_openat, vec![makes]);
+    SeccompFilter::new(
+        calls,
+        SeccompAction::Allow,
+        SeccompAction::Trace(0),
+        TargetArch::x86_64,
+    )?
+    .try_into()
+}
+
 /// A thread that has just been killed is no error: its end is waited for.
 fn go_on(thread: Pid, signal: Option<Signal>) {
-    match ptrace::syscall(thread, signal) {
+    match ptrace::cont(thread, signal) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(error) => panic!("ptrace: {error}"),
     }
@@ -88,22 +141,12 @@ struct Steps {
     count: usize,
     /// The step before was a part of a transaction's log, of which one kill is enough.
     in_log: bool,
-    /// The shell has become the program.
-    started: bool,
 }
 
 impl Steps {
     /// What the system call at which `thread` has stopped is, if it is a step.
     fn next(&mut self, main: Pid, thread: Pid) -> Option<String> {
-        let stop = ptrace::syscall_info(thread).ok()?;
         let registers = ptrace::getregs(thread).ok()?;
-        if stop.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
-            self.started |= registers.orig_rax as i64 == libc::SYS_execve && registers.rax == 0;
-            return None;
-        }
-        if !self.started {
-            return None;
-        }
         let call = Call {
             process: main,
             number: registers.orig_rax as i64,
@@ -139,6 +182,10 @@ impl Call {
             libc::SYS_pwrite64 => Some(format!("write to {}", self.file(first)?)),
             libc::SYS_fdatasync | libc::SYS_fsync => Some(format!("sync {}", self.file(first)?)),
             libc::SYS_ftruncate => Some(format!("truncate {}", self.file(first)?)),
+            libc::SYS_openat => {
+                let path = self.text(second);
+                (!Path::new(&path).exists()).then(|| format!("make {path}"))
+            }
             libc::SYS_unlink | libc::SYS_rmdir => Some(format!("remove {}", self.text(first))),
             libc::SYS_unlinkat => Some(format!("remove {}", self.text(second))),
             libc::SYS_rename => Some(format!("rename {}", self.text(first))),
@@ -180,14 +227,43 @@ fn netlink_change(message: &[u8]) -> Option<String> {
 
 /// The commands of bpf(2) that change more than the process: what a map, program or link that is
 /// neither pinned nor attached is, ends with it (include/uapi/linux/bpf.h).
+const BPF_CHANGES: [(u64, &str); 6] = [
+    (2, "map update"),
+    (3, "map delete"),
+    (6, "pin"),
+    (8, "attach"),
+    (9, "detach"),
+    (28, "link"),
+];
+
 fn bpf_change(command: u64) -> Option<&'static str> {
-    match command {
-        2 => Some("map update"),
-        3 => Some("map delete"),
-        6 => Some("pin"),
-        8 => Some("attach"),
-        9 => Some("detach"),
-        28 => Some("link"),
-        _ => None,
+    let (_, what) = BPF_CHANGES
+        .into_iter()
+        .find(|(known, _)| *known == command)?;
+    Some(what)
+}
+
+/// Keeps this thread, and what it starts, on one CPU: a stop is then a change of tasks. Waking an
+/// idle CPU of an emulated machine for it takes ten times as long.
+struct OneCpu {
+    all: CpuSet,
+}
+
+impl OneCpu {
+    fn new() -> Self {
+        let all = sched_getaffinity(Pid::from_raw(0)).expect("affinity");
+        let first = (0..CpuSet::count())
+            .find(|cpu| all.is_set(*cpu).is_ok_and(|set| set))
+            .expect("a CPU");
+        let mut one = CpuSet::new();
+        one.set(first).expect("a CPU");
+        sched_setaffinity(Pid::from_raw(0), &one).expect("affinity");
+        Self { all }
+    }
+}
+
+impl Drop for OneCpu {
+    fn drop(&mut self) {
+        sched_setaffinity(Pid::from_raw(0), &self.all).expect("affinity");
     }
 }
