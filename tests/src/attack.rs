@@ -1,6 +1,7 @@
 //! Attacks, each of which must fail with our programs attached and work with them taken off, so
 //! that none fails because the kernel alone, or a mistake in the test, stopped it.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
@@ -14,13 +15,13 @@ pub const OPEN: Duration = Duration::from_secs(20);
 
 /// An attack: tries for some time, and tells whether it worked.
 pub struct Attack<'a> {
-    pub name: &'static str,
+    pub name: String,
     pub works: Box<dyn Fn(Duration) -> bool + 'a>,
 }
 
-pub fn attack<'a>(name: &'static str, works: impl Fn(Duration) -> bool + 'a) -> Attack<'a> {
+pub fn attack<'a>(name: impl Into<String>, works: impl Fn(Duration) -> bool + 'a) -> Attack<'a> {
     Attack {
-        name,
+        name: name.into(),
         works: Box::new(works),
     }
 }
@@ -61,10 +62,23 @@ pub fn dropped_on(parent: &str, reason: &str) -> u64 {
 }
 
 /// A datagram to [`Ear::PORT`], from wherever it says.
-pub fn datagram(macs: [[u8; 6]; 2], source: [u8; 4], destination: [u8; 4], word: &str) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2(macs[0], macs[1])
-        .ipv4(source, destination, 64)
-        .udp(Ear::PORT, Ear::PORT);
+pub fn datagram(
+    macs: [[u8; 6]; 2],
+    source: impl Into<IpAddr>,
+    destination: impl Into<IpAddr>,
+    word: &str,
+) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(macs[0], macs[1]);
+    let builder = match (source.into(), destination.into()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            builder.ipv4(source.octets(), destination.octets(), 64)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            builder.ipv6(source.octets(), destination.octets(), 64)
+        }
+        (source, destination) => panic!("{source} and {destination} are of two families"),
+    };
+    let builder = builder.udp(Ear::PORT, Ear::PORT);
     let mut frame = Vec::with_capacity(builder.size(word.len()));
     builder.write(&mut frame, word.as_bytes()).expect("a frame");
     frame

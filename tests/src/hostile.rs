@@ -42,6 +42,11 @@ pub fn mac_of(namespace: Option<&Namespace>, device: &str) -> [u8; 6] {
     bytes.try_into().expect("six bytes")
 }
 
+/// A MAC as `ip` writes it.
+pub fn text_of(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 /// A packet socket: whole frames, past routing and ARP.
 #[derive(Debug)]
 pub struct Raw {

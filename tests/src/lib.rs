@@ -7,6 +7,7 @@ mod fault;
 mod guide;
 mod hostile;
 mod lab;
+mod neighbours;
 mod stream;
 
 use std::process::{Command, Output};
@@ -17,11 +18,12 @@ pub use daemon::{Daemon, eventually};
 pub use docker::Docker;
 pub use fault::killed_before;
 pub use guide::Guide;
-pub use hostile::{Ear, Raw, mac_of};
+pub use hostile::{Ear, Raw, mac_of, text_of};
 pub use lab::{
     Counters, Figures, Lab, Namespace, detach_all_programs, figures_equal_the_kernels, snapshot,
     traces, wire,
 };
+pub use neighbours::Neighbours;
 use pretty_assertions::assert_str_eq;
 pub use stream::Stream;
 

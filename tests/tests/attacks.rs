@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder, VlanId};
 use ipvlan_tests::{
     Attack, Ear, Figures, GUARDED, Lab, Namespace, OPEN, Raw, attack, ctl, datagram,
-    detach_all_programs, dropped_on, kernel, mac_of, sh, show, tried,
+    detach_all_programs, dropped_on, kernel, mac_of, sh, show, text_of, tried,
 };
 
 const OTHERS: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
@@ -102,10 +102,6 @@ fn what_it_sends_as_another_stays_with_it() {
     };
     show(&attacks, noticed, || detach_all_programs(&[&one, &two]));
     drop(lab);
-}
-
-fn text_of(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// A second ipvlan slave, and behind the container another namespace whose packets it forwards.
