@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::UdpSocket;
+use std::ops::Sub;
 use std::path::Path;
 use std::process::Command;
 
@@ -82,6 +83,19 @@ pub struct Counters {
     pub tx_bytes: u64,
 }
 
+impl Sub for Counters {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets - earlier.rx_packets,
+            rx_bytes: self.rx_bytes - earlier.rx_bytes,
+            tx_packets: self.tx_packets - earlier.tx_packets,
+            tx_bytes: self.tx_bytes - earlier.tx_bytes,
+        }
+    }
+}
+
 impl Counters {
     /// From an object with `rx` and `tx`, each with `packets` and `bytes`.
     fn read(json: &Value) -> Self {
@@ -134,15 +148,54 @@ impl Figures {
     }
 }
 
-/// Reads both sides until two readings agree, since a counter may move between them.
+/// Figures are the kernel's from the endpoint's beginning on.
 pub fn figures_equal_the_kernels(name: &str, namespace: &Namespace) -> Counters {
+    let (ours, kernels) = at_rest(name, namespace);
+    assert_eq!(
+        ours, kernels,
+        "stats of {name} and the slave's own counters"
+    );
+    ours
+}
+
+/// Figures of an endpoint and the kernel's from now on: at its beginning the kernel may drop what
+/// IPv6 sends (`tx dropped` of `ip -s link`) behind our program.
+#[derive(Debug)]
+pub struct Since<'a> {
+    name: &'static str,
+    namespace: &'a Namespace,
+    ours: Counters,
+    kernels: Counters,
+}
+
+impl<'a> Since<'a> {
+    pub fn now(name: &'static str, namespace: &'a Namespace) -> Self {
+        let (ours, kernels) = at_rest(name, namespace);
+        Self {
+            name,
+            namespace,
+            ours,
+            kernels,
+        }
+    }
+
+    /// They are equal; returns them.
+    pub fn figures_equal_the_kernels(&self) -> Counters {
+        let (ours, kernels) = at_rest(self.name, self.namespace);
+        let (ours, kernels) = (ours - self.ours, kernels - self.kernels);
+        assert_eq!(ours, kernels, "stats of {} since it settled", self.name);
+        ours
+    }
+}
+
+/// Our figures and the kernel's, read when a counter does not move between them.
+fn at_rest(name: &str, namespace: &Namespace) -> (Counters, Counters) {
     let mut last = None;
     for _ in 0..20 {
         let before = namespace.counters("eth0");
         let ours = Figures::of(name).counters;
         if namespace.counters("eth0") == before {
-            assert_eq!(ours, before, "stats of {name} and the slave's own counters");
-            return ours;
+            return (ours, before);
         }
         last = Some(before);
         std::thread::sleep(std::time::Duration::from_millis(200));

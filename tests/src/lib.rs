@@ -20,8 +20,8 @@ pub use fault::killed_before;
 pub use guide::Guide;
 pub use hostile::{Ear, Raw, mac_of, text_of};
 pub use lab::{
-    Counters, Figures, Lab, Namespace, detach_all_programs, figures_equal_the_kernels, snapshot,
-    traces, wire,
+    Counters, Figures, Lab, Namespace, Since, detach_all_programs, figures_equal_the_kernels,
+    snapshot, traces, wire,
 };
 pub use neighbours::Neighbours;
 use pretty_assertions::assert_str_eq;

@@ -1,6 +1,15 @@
 //! Who reaches whom, and whether the figures are the kernel's.
 
-use ipvlan_tests::{Figures, Lab, Namespace, ctl, figures_equal_the_kernels, sh, succeeds};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipvlan_tests::{
+    Counters, Figures, Lab, Namespace, Since, ctl, eventually, figures_equal_the_kernels, succeeds,
+};
+use nix::sys::socket::{setsockopt, sockopt};
+
+/// How long a packet may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Pair {
     lab: Lab,
@@ -62,24 +71,132 @@ fn figures_are_the_kernels_for_the_wire() {
     assert!(counters.rx_packets >= 1000, "{counters:?}");
 }
 
+/// Sends some megabytes, which are segmented and put together on the way.
+fn send_by_tcp(from: &Namespace, to: &Namespace, address: &str) {
+    to.sh("iperf3 --server --one-off --daemon --pidfile /tmp/iperf3.pid");
+    eventually("iperf3 listens", || {
+        to.succeeds("ss -Hltn sport = 5201 | grep -q LISTEN")
+    });
+    from.sh(&format!(
+        "iperf3 --client {address} --bytes 8M --json > /dev/null"
+    ));
+}
+
+/// [`pair`] with IPv6 too.
+fn dual_pair() -> Pair {
+    let lab = Lab::new();
+    let one = Namespace::new("ipv1");
+    let two = Namespace::new("ipv2");
+    ctl("network create --ipv6 --subnet 192.168.1.0/24 --subnet fd00:9::/64 -o parent=eth9 db_net");
+    ctl("network connect --ip 192.168.1.10 --ip6 fd00:9::10 db_net ipv1");
+    ctl("network connect --ip 192.168.1.11 --ip6 fd00:9::11 db_net ipv2");
+    Pair { lab, one, two }
+}
+
 #[test]
-fn figures_are_the_kernels_for_tcp() {
+fn figures_are_the_kernels_for_tcp_of_both_families() {
     let Pair {
         lab: _lab,
         one,
         two,
-    } = pair();
-    let iperf = || {
-        sh(
-            "ip netns exec ipv2 iperf3 --server --one-off --daemon --pidfile /tmp/iperf3.pid
-            sleep 0.5",
-        );
-        one.sh("iperf3 --client 192.168.1.11 --time 3 --json > /dev/null");
+    } = dual_pair();
+    // What IPv6 says when an interface comes up has been said.
+    assert!(one.pings("fd00:9::11"));
+    let since = [Since::now("ipv1", &one), Since::now("ipv2", &two)];
+    for (address, family) in [("192.168.1.11", "ipv4"), ("fd00:9::11", "ipv6")] {
+        send_by_tcp(&one, &two, address);
+        for since in &since {
+            since.figures_equal_the_kernels();
+        }
+        let figures = Figures::of("ipv1");
+        assert!(figures.families[family].tx_bytes > 1_000_000, "{figures:?}");
+    }
+    let figures = Figures::of("ipv1");
+    let of_families = |what: fn(&Counters) -> u64| figures.families.values().map(what).sum::<u64>();
+    assert_eq!(of_families(|c| c.rx_packets), figures.counters.rx_packets);
+    assert_eq!(of_families(|c| c.rx_bytes), figures.counters.rx_bytes);
+    assert_eq!(of_families(|c| c.tx_packets), figures.counters.tx_packets);
+    assert_eq!(of_families(|c| c.tx_bytes), figures.counters.tx_bytes);
+    assert!(figures.families["arp"].tx_packets > 0, "{figures:?}");
+    assert_eq!(figures.families["other"].rx_packets, 0, "{figures:?}");
+}
+
+#[test]
+fn figures_are_the_kernels_for_segmented_udp_and_multicast() {
+    let Pair { lab, one, two } = pair();
+    let sender = one.udp("0.0.0.0:0");
+    setsockopt(&sender, sockopt::UdpGsoSegment, &1000).expect("UDP_SEGMENT");
+    for (namespace, address) in [(&two, "192.168.1.11:7001"), (&lab.wire, "192.168.1.3:7001")] {
+        let receiver = namespace.udp(address);
+        receiver.set_read_timeout(Some(PATIENCE)).expect("a time");
+        for _ in 0..20 {
+            sender.send_to(&[7; 9500], address).expect("ten packets");
+            let mut bytes = 0;
+            while bytes < 9500 {
+                bytes += receiver.recv(&mut [0; 2000]).expect("a packet");
+            }
+        }
+        figures_equal_the_kernels("ipv1", &one);
+        figures_equal_the_kernels("ipv2", &two);
+    }
+
+    // A group that a neighbour and the wire have joined.
+    let group = Ipv4Addr::new(239, 1, 2, 3);
+    one.sh("ip route add 239.0.0.0/8 dev eth0");
+    let joined = |namespace: &Namespace, address: [u8; 4]| {
+        let socket = namespace.udp("0.0.0.0:7002");
+        socket
+            .join_multicast_v4(&group, &address.into())
+            .expect("a group");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a time");
+        socket
     };
-    iperf();
-    let sent = figures_equal_the_kernels("ipv1", &one);
-    figures_equal_the_kernels("ipv2", &two);
-    assert!(sent.tx_bytes > 1_000_000, "{sent:?}");
+    // The sender too, to whom its own IP layer hands it back.
+    let members = [
+        joined(&one, [192, 168, 1, 10]),
+        joined(&two, [192, 168, 1, 11]),
+        joined(&lab.wire, [192, 168, 1, 3]),
+    ];
+    let sender = one.udp("0.0.0.0:0");
+    for i in 0..50 {
+        sender.send_to(&[i], (group, 7002)).expect("a packet");
+        for member in &members {
+            let mut byte = [0];
+            member.recv(&mut byte).expect("every member hears it");
+            assert_eq!(byte, [i]);
+        }
+    }
+    figures_equal_the_kernels("ipv1", &one);
+    let received = figures_equal_the_kernels("ipv2", &two);
+    assert!(received.rx_packets >= 70, "{received:?}");
+}
+
+#[test]
+fn figures_are_the_kernels_in_modes_l3_and_l3s() {
+    let lab = Lab::new();
+    lab.wire
+        .sh(&format!("ip route add 10.11.0.0/24 via {}", Lab::HOST));
+    for mode in ["l3", "l3s"] {
+        let (one, two) = (Namespace::new("ipv1"), Namespace::new("ipv2"));
+        ctl(&format!(
+            "network create --subnet 10.11.0.0/24 -o parent=eth9 -o ipvlan_mode={mode} {mode}"
+        ));
+        ctl(&format!("network connect --ip 10.11.0.5 {mode} ipv1"));
+        ctl(&format!("network connect --ip 10.11.0.6 {mode} ipv2"));
+        for sender in [&two, &lab.wire] {
+            sender.sh("ping -n -q -f -c 200 10.11.0.5");
+            sender.sh("ping -n -q -c 20 -i 0.01 -s 4000 10.11.0.5");
+            send_by_tcp(sender, &one, "10.11.0.5");
+        }
+        let counters = figures_equal_the_kernels("ipv1", &one);
+        assert!(counters.rx_packets >= 440, "{mode}: {counters:?}");
+        assert!(counters.rx_bytes > 16_000_000, "{mode}: {counters:?}");
+        figures_equal_the_kernels("ipv2", &two);
+        for name in ["ipv1", "ipv2"] {
+            ctl(&format!("network disconnect {mode} {name}"));
+        }
+        ctl(&format!("network rm {mode}"));
+    }
 }
 
 #[test]
