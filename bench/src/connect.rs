@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use clap::value_parser;
 
 use crate::sandbox::{self, sh};
@@ -45,15 +45,8 @@ pub fn measure(args: &Args) -> Result<Vec<Table>> {
 /// Runs the program with a line's words; returns how long it took, in milliseconds.
 fn time(program: &Path, line: &str) -> Result<f64> {
     let started = Instant::now();
-    let output = sandbox::ctl(program, line).output();
-    let output = output.context("cannot start ipvlan-ctl")?;
-    let time = started.elapsed().as_secs_f64() * 1e3;
-    ensure!(
-        output.status.success(),
-        "`{line}` failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(time)
+    sandbox::run_ctl(program, line)?;
+    Ok(started.elapsed().as_secs_f64() * 1e3)
 }
 
 /// The first, some in the middle and the last, which are compared with the first.

@@ -6,6 +6,7 @@ mod connect;
 mod dns;
 mod exchange;
 mod frame;
+mod guest;
 mod ipam;
 mod plot;
 mod programs;
@@ -24,6 +25,8 @@ enum Bench {
     Programs(programs::Args),
     /// The programs against nftables, on the same devices
     Veth(veth::Args),
+    /// Containers on ipvlan, and on what else there is; needs a kernel with all of it
+    Guest(guest::Args),
     /// Address allocation against the number of leases
     Ipam(ipam::Args),
     /// The resolver, beside aardvark-dns
@@ -42,6 +45,7 @@ fn main() -> Result<()> {
     let tables = match Bench::parse() {
         Bench::Programs(args) => programs::measure(&args)?,
         Bench::Veth(args) => veth::measure(&args)?,
+        Bench::Guest(args) => guest::measure(&args)?,
         Bench::Ipam(args) => ipam::measure(&args)?,
         Bench::Dns(args) => dns::measure(&args)?,
         Bench::Answer => return dns::answer(),

@@ -44,9 +44,16 @@ pub fn show(args: &Args) -> Result<()> {
 
 /// A target, and whether it is met.
 fn line(target: &Target) -> String {
-    let Target { what, got, limit } = target;
+    let Target {
+        what, got, limit, ..
+    } = target;
+    let bound = if target.at_most {
+        "at most"
+    } else {
+        "at least"
+    };
     let met = if target.is_met() { "met" } else { "missed" };
-    format!("- {what}: {got:.2}, at most {limit}: {met}")
+    format!("- {what}: {got:.2}, {bound} {limit}: {met}")
 }
 
 fn markdown(table: &Table) -> Text {

@@ -38,6 +38,18 @@ pub fn ctl(program: &Path, line: &str) -> Command {
     command
 }
 
+/// Runs such a line to its end; what it says is an error's.
+pub fn run_ctl(program: &Path, line: &str) -> Result<()> {
+    let output = ctl(program, line).output();
+    let output = output.context("cannot start ipvlan-ctl")?;
+    ensure!(
+        output.status.success(),
+        "`{line}` failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
 /// Runs a shell script to its end.
 pub fn sh(script: &str) -> Result<()> {
     output(script).map(drop)

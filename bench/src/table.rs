@@ -22,8 +22,9 @@ pub struct Table {
 pub struct Target {
     pub what: String,
     pub got: f64,
-    /// It is to be at most this.
     pub limit: f64,
+    /// Else it is to be at least the limit.
+    pub at_most: bool,
 }
 
 impl Target {
@@ -32,11 +33,23 @@ impl Target {
             what: what.into(),
             got,
             limit,
+            at_most: true,
+        }
+    }
+
+    pub fn at_least(what: impl Into<String>, got: f64, limit: f64) -> Self {
+        Self {
+            at_most: false,
+            ..Self::at_most(what, got, limit)
         }
     }
 
     pub fn is_met(&self) -> bool {
-        self.got <= self.limit
+        if self.at_most {
+            self.got <= self.limit
+        } else {
+            self.got >= self.limit
+        }
     }
 }
 
@@ -184,8 +197,9 @@ mod tests {
 
     #[test]
     fn a_target_is_met_up_to_its_limit() {
-        for (got, met) in [(0.9, true), (1.0, true), (1.1, false)] {
-            assert_eq!(Target::at_most("", got, 1.0).is_met(), met);
+        for (got, most, least) in [(0.9, true, false), (1.0, true, true), (1.1, false, true)] {
+            assert_eq!(Target::at_most("", got, 1.0).is_met(), most);
+            assert_eq!(Target::at_least("", got, 1.0).is_met(), least);
         }
     }
 }
