@@ -11,7 +11,7 @@ use crate::model::Id;
 use crate::store::{EndpointRow, Intent, Owner, Records, State, Store};
 
 /// How many endpoints a verb looks at by the way.
-const GLANCE: u32 = 32;
+const GLANCE: u32 = 8;
 
 /// The boot in which all endpoints were looked at last.
 const LAST_BOOT: &str = "last_boot";

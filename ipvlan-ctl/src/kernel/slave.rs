@@ -235,9 +235,12 @@ pub(super) async fn configure(
     addresses: &SlaveAddresses,
 ) -> Result<(), KernelError> {
     let plan = &addresses.plan;
+    // The kernel announces the IPv4 address when the link comes up: a neighbour may still
+    // remember where it was before.
+    let mut switches = vec![("ipv4", "arp_notify")];
     match addresses.link_local {
         // Without `--ipv6` the interface has no link-local address either, as Docker's.
-        None => switch_on(netns, "ipv6", name, "disable_ipv6")?,
+        None => switches.push(("ipv6", "disable_ipv6")),
         Some(link_local) => {
             inside.generate_no_address(index, name).await?;
             let network = IpNetwork::V6(
@@ -246,12 +249,10 @@ pub(super) async fn configure(
             inside.add_address(index, name, network).await?;
         }
     }
+    switch_on(netns, name, &switches)?;
     for address in plan.v4.into_iter().chain(plan.v6) {
         inside.add_address(index, name, address).await?;
     }
-    // The kernel announces the IPv4 address when the link comes up: a neighbour may still
-    // remember where it was before.
-    switch_on(netns, "ipv4", name, "arp_notify")?;
     // `lo` is index 1 in every namespace.
     inside.set_up(1, "lo").await?;
     inside.set_up(index, name).await?;
@@ -263,15 +264,20 @@ pub(super) async fn configure(
     inside.add_routes(index, name, plan).await
 }
 
-/// Sets a device's switch (`/proc/sys/net/FAMILY/conf/NAME/SWITCH`) to 1. The folder is that of
-/// the reading thread's namespace.
-fn switch_on(netns: &Netns, family: &str, name: &str, switch: &str) -> Result<(), KernelError> {
-    let path = format!("/proc/sys/net/{family}/conf/{name}/{switch}");
-    match netns.run(|| fs::write(&path, "1"))? {
-        // A kernel without IPv6 has nothing to switch.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(|e| KernelError::io("configure", name, e)),
-    }
+/// Sets switches of a device to 1, each named by its family and itself. Their folder
+/// (`/proc/sys/net/FAMILY/conf/NAME`) is that of the reading thread's namespace.
+fn switch_on(netns: &Netns, name: &str, switches: &[(&str, &str)]) -> Result<(), KernelError> {
+    let set = |(family, switch): &(&str, &str)| {
+        let path = format!("/proc/sys/net/{family}/conf/{name}/{switch}");
+        match fs::write(&path, "1") {
+            // A kernel without IPv6 has nothing to switch.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    };
+    netns
+        .run(|| switches.iter().try_for_each(set))?
+        .map_err(|e| KernelError::io("configure", name, e))
 }
 
 impl Netlink {
