@@ -8,9 +8,10 @@ mod guide;
 mod hostile;
 mod lab;
 mod neighbours;
+mod podman;
 mod stream;
 
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
 pub use attack::{Attack, GUARDED, OPEN, attack, datagram, dropped_on, show, tried};
@@ -24,7 +25,9 @@ pub use lab::{
     snapshot, traces, wire,
 };
 pub use neighbours::Neighbours;
+pub use podman::Podman;
 use pretty_assertions::assert_str_eq;
+use serde_json::Value;
 pub use stream::Stream;
 
 /// How long the kernel, in a slow machine, may take for what it does in the background.
@@ -74,6 +77,21 @@ pub fn ctl_command<'a>(words: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(program);
     command.args(words).env("IPVLAN_CTL_NO_DAEMON", "1");
     command
+}
+
+/// What a plugin prints in the end, `null` where that is nothing: its result, or its error.
+pub fn result(child: Child) -> Result<Value, Value> {
+    let output = child.wait_with_output().expect("the plugin ends");
+    let text = String::from_utf8(output.stdout).expect("output is text");
+    let value = match text.as_str() {
+        "" => Value::Null,
+        text => serde_json::from_str(text).expect("output is JSON"),
+    };
+    if output.status.success() {
+        Ok(value)
+    } else {
+        Err(value)
+    }
 }
 
 /// Runs `ipvlan-ctl` with a line's words and returns what it printed; panics where it fails.

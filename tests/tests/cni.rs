@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
 use ipvlan_tests::{
-    Guide, Lab, Namespace, ctl, eventually, kernel, settles_as, sh, succeeds, traces,
+    Guide, Lab, Namespace, ctl, eventually, kernel, result, settles_as, sh, succeeds, traces,
 };
 use serde_json::{Value, json};
 
@@ -77,22 +77,7 @@ impl<'a> Attachment<'a> {
     }
 
     fn run(&self, command: &str, conf: &Value) -> Result<Value, Value> {
-        end(self.start(command, conf))
-    }
-}
-
-/// The plugin's result, `null` where it printed none, or its error.
-fn end(child: Child) -> Result<Value, Value> {
-    let output = child.wait_with_output().expect("the plugin ends");
-    let text = String::from_utf8(output.stdout).expect("output is text");
-    let value = match text.as_str() {
-        "" => Value::Null,
-        text => serde_json::from_str(text).expect("output is JSON"),
-    };
-    if output.status.success() {
-        Ok(value)
-    } else {
-        Err(value)
+        result(self.start(command, conf))
     }
 }
 
@@ -281,7 +266,7 @@ fn many_at_once_leave_nothing() {
             .collect();
         children
             .into_iter()
-            .map(|child| end(child).unwrap_or_else(|error| panic!("{command}: {error}")))
+            .map(|child| result(child).unwrap_or_else(|error| panic!("{command}: {error}")))
             .collect()
     };
     // The first find no network and race to make it.

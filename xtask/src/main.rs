@@ -6,6 +6,7 @@ mod cargo;
 mod docker;
 mod initramfs;
 mod kernels;
+mod podman;
 mod progress;
 mod run;
 mod setup;

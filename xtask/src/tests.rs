@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use crate::cargo::{build_ipvlan_ctl, build_kernel_tests, cargo};
 use crate::docker;
 use crate::kernels::{Kernel, Line};
+use crate::podman;
 use crate::setup::{self, BuildTools};
 use crate::vm::{Job, Stream, Vm};
 
@@ -93,6 +94,7 @@ fn kernel_tests(tools: &BuildTools, args: &Args, totals: &mut Totals) -> Result<
     let binaries = build_kernel_tests(tools)?;
     let vm_tools = setup::vm_tools()?;
     let docker = docker::ready()?;
+    let podman = podman::ready()?;
     let lines = if args.kernels.is_empty() {
         Line::value_variants().to_vec()
     } else {
@@ -121,6 +123,7 @@ fn kernel_tests(tools: &BuildTools, args: &Args, totals: &mut Totals) -> Result<
             let runs = Arc::clone(&runs);
             let (ipvlan_ctl, binaries) = (ipvlan_ctl.clone(), binaries.clone());
             let docker = docker.clone();
+            let podman = podman.clone();
             let filter = args.filter.clone();
             std::thread::spawn(move || {
                 loop {
@@ -129,6 +132,7 @@ fn kernel_tests(tools: &BuildTools, args: &Args, totals: &mut Totals) -> Result<
                     let mut job = job(line, &ipvlan_ctl, &binaries, filter.as_deref());
                     // Not on PATH: its containerd is for itself only.
                     job.env.push(("IPVLAN_TEST_DOCKER", docker.clone().into()));
+                    job.env.push(("IPVLAN_TEST_PODMAN", podman.clone().into()));
                     run_in(&vm, &job, &tell);
                 }
             })

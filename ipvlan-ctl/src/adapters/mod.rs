@@ -2,3 +2,4 @@
 //! their results back. No logic, no state.
 
 pub mod cni;
+pub mod netavark;

@@ -3,6 +3,7 @@
 mod connection;
 mod container;
 mod daemon;
+mod door;
 mod filter;
 mod graph;
 mod inspect;
@@ -32,6 +33,7 @@ use crate::adapters;
 use crate::daemon::{AskError, Home};
 use crate::engine::Engine;
 use crate::runtime::{self, RunDir};
+use door::Door;
 
 /// Container networks on Linux ipvlan with an eBPF datapath
 #[derive(Debug, Parser)]
@@ -174,6 +176,9 @@ enum Command {
     /// Be a CNI plugin, as when called by the name ipvlan-ctl-cni
     #[command(after_help = "Example:\n  CNI_COMMAND=VERSION ipvlan-ctl cni </dev/null")]
     Cni,
+    /// Be a netavark plugin, for Podman, as when called in a folder named netavark
+    #[command(subcommand)]
+    Netavark(adapters::netavark::Verb),
     #[command(name = runtime::init::SUBCOMMAND, hide = true)]
     Init {
         control: i32,
@@ -184,11 +189,11 @@ enum Command {
 
 pub fn main() -> ExitCode {
     // clap itself ends with 2 where the words make no command.
-    let cli = match door() {
-        Some(command) => Cli::parse_from(["ipvlan-ctl", command]),
-        None => Cli::parse(),
+    let done = match Door::called() {
+        Some(door) => door.run(),
+        None => Cli::parse().run(),
     };
-    match cli.run() {
+    match done {
         Ok(code) => code,
         // The reader has what it wanted, as in `ipvlan-ctl network ls | head -1`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -196,15 +201,6 @@ pub fn main() -> ExitCode {
             report(&error);
             ExitCode::FAILURE
         }
-    }
-}
-
-/// The command that the name of the executable stands for, where other engines call it by one.
-fn door() -> Option<&'static str> {
-    let path = PathBuf::from(std::env::args_os().next()?);
-    match path.file_name()?.to_str()? {
-        "ipvlan-ctl-cni" => Some("cni"),
-        _ => None,
     }
 }
 
@@ -231,9 +227,8 @@ impl Cli {
             Command::Daemon(command) => command.run(&places),
             Command::Completion(command) => command.run(),
             Command::Manual { folder } => manual::write(&folder),
-            Command::Cni => Ok(adapters::cni::main(|work| {
-                places.with_engine(async |engine| work.run(engine).await)
-            })),
+            Command::Cni => Ok(door::be_cni(&places)),
+            Command::Netavark(verb) => Ok(door::be_netavark(verb, &places)),
             Command::Init { control } => Ok(runtime::init::main(control)),
             Command::Shim => Ok(run::run_shim()),
         }

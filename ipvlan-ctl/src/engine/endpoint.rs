@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
+use super::ensure::network_row;
 use super::network::seed;
 use super::{
     Engine, EngineError, Result, Session, default_name, find_network, netns_path, not_found, now,
@@ -14,10 +15,11 @@ use super::{
 use crate::datapath::{Datapath, EndpointPolicy};
 use crate::kernel::{Netlink, Netns, NetnsIdentity, Slave, SlaveAddresses, SlaveRequest};
 use crate::model::ipam::{self, Family, Leases};
-use crate::model::{AddressPlan, Id, Invalid, Network};
+use crate::model::{AddressPlan, CreateRequest, Id, Invalid, Network};
 use crate::store::{EndpointRow, NetworkRow, Records, State, StoreError};
 
-/// How many indices are tried before giving up; a taken one is a rare accident.
+/// How many indices are tried before giving up, and how often a network may vanish before it is
+/// joined; both are rare accidents.
 const ATTEMPTS: u32 = 8;
 
 /// A namespace that is to join a network.
@@ -57,17 +59,37 @@ impl Engine {
         let Some(mut session) = self.existing_session().await? else {
             return Err(not_found(&request.network).into());
         };
-        let (network, host) = session.present_network(&request.network).await?;
-        let (network, row) = session
-            .reserve_endpoint(&network, request, &target, &host)
-            .await?;
-        match session
-            .build_endpoint(&network, row.clone(), request, &target)
-            .await
-        {
-            Ok(row) => Ok(row),
-            Err(error) => Err(with_undo(error, session.tear_down_endpoint(&row.id).await)),
+        let (_, row) = session.connect(&request.network, request, &target).await?;
+        Ok(row)
+    }
+
+    /// As [`Engine::connect`], on the network that `create` describes, which is made first if
+    /// need be (see [`Engine::ensure_network`]); `request` need not name it.
+    pub async fn join(
+        &self,
+        create: &CreateRequest,
+        request: &ConnectRequest,
+    ) -> Result<(Network, EndpointRow)> {
+        privilege::require()?;
+        request.check()?;
+        let target = self.open_target(request).await?;
+        for _ in 0..ATTEMPTS {
+            if let Some(mut session) = self.existing_session().await?
+                && let Some(row) = network_row(&session.store.records(), &create.name)?
+                && row.state == State::Ready
+                && create.check_owned(&row.network).is_ok()
+                && create.check_same(&row.network).is_ok()
+            {
+                let id = row.network.id.as_str();
+                match session.connect(id, request, &target).await {
+                    // It has gone meanwhile, perhaps with its last endpoint.
+                    Err(EngineError::Find(_) | EngineError::NetworkBusy(_)) => {}
+                    done => return done,
+                }
+            }
+            self.ensure_network(create).await?;
         }
+        Err(EngineError::NetworkBusy(create.name.clone()))
     }
 
     /// Takes an endpoint off a network. `word` is its name or id, a prefix of its id, or what
@@ -175,6 +197,26 @@ fn check_ifname(ifname: &str) -> Result<(), Invalid> {
 }
 
 impl Session<'_> {
+    /// Returns the network as it is then, and the endpoint.
+    async fn connect(
+        &mut self,
+        network: &str,
+        request: &ConnectRequest,
+        target: &Target,
+    ) -> Result<(Network, EndpointRow)> {
+        let (network, host) = self.present_network(network).await?;
+        let (network, row) = self
+            .reserve_endpoint(&network, request, target, &host)
+            .await?;
+        match self
+            .build_endpoint(&network, row.clone(), request, target)
+            .await
+        {
+            Ok(row) => Ok((network.network, row)),
+            Err(error) => Err(with_undo(error, self.tear_down_endpoint(&row.id).await)),
+        }
+    }
+
     /// The network that `word` means, with its parent there, and the host's own addresses.
     async fn present_network(&mut self, word: &str) -> Result<(NetworkRow, Vec<IpAddr>)> {
         let row = find_network(self.store.records().networks()?, word)?;

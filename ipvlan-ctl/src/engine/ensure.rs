@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Engine, EngineError, Result, privilege};
-use crate::model::{CreateRequest, Network};
+use crate::model::{CreateRequest, DOOR_LABEL, Network};
 use crate::store::{NetworkRow, Records, State, Store};
 
 /// How long to wait for another process that makes or removes the network.
@@ -19,6 +19,14 @@ impl Engine {
         Ok(row
             .filter(|row| row.state == State::Ready)
             .map(|row| row.network))
+    }
+
+    /// The network with this very name, if the door with this name made it (see [`DOOR_LABEL`]).
+    pub fn network_of_door(&self, name: &str, door: &str) -> Result<Option<Network>> {
+        let network = self.network_named(name)?;
+        let made_it =
+            |network: &Network| network.labels.get(DOOR_LABEL).is_some_and(|by| by == door);
+        Ok(network.filter(made_it))
     }
 
     /// The network of the request's name: made if there is none, and made again if the one that

@@ -37,6 +37,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// Its MAC address as `ip link` prints it.
+    pub fn mac_text(&self) -> Option<String> {
+        Some(self.mac?.map(|byte| format!("{byte:02x}")).join(":"))
+    }
+
     pub(super) fn read(message: LinkMessage) -> Self {
         let flags = message.header.flags;
         let mut link = Self {

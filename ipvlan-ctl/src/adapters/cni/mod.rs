@@ -151,10 +151,8 @@ impl Work {
             })?;
             request.options.push(format!("parent={parent}"));
         }
-        let network = engine.ensure_network(&request).await?;
-        let row = engine
-            .connect(&self.connect_request(conf, given.as_ref())?)
-            .await?;
+        let connect = self.connect_request(conf, given.as_ref())?;
+        let (network, row) = engine.join(&request, &connect).await?;
         let link = engine.endpoint_link(&row).await?.ok_or_else(|| {
             Error::new(
                 Code::TryAgain,
@@ -181,15 +179,14 @@ impl Work {
             None => self.call.args.addresses(&conf.requested_addresses)?,
         };
         Ok(ConnectRequest {
-            network: self.head.name.clone(),
             netns: self.call.netns()?,
             name: Some(self.call.container()?.to_owned()),
             ip,
             ip6,
             aliases: conf.aliases(self.call.args.pod_name()),
-            servers: Vec::new(),
             ifname: Some(self.call.ifname()?.to_owned()),
             given: given.map(Addressing::plan).transpose()?,
+            ..ConnectRequest::default()
         })
     }
 
@@ -281,7 +278,7 @@ impl Work {
     /// Releases what the runtime does not list, and the network itself when it lists nothing.
     async fn gc(&self, engine: &Engine) -> Result<()> {
         let valid = self.head.valid_attachments()?;
-        if let Some(network) = self.own_network(engine)? {
+        if let Some(network) = engine.network_of_door(&self.head.name, DOOR)? {
             let view = engine.inspect(network.id.as_str()).await?;
             for row in &view.endpoints {
                 let listed = valid
@@ -302,13 +299,6 @@ impl Work {
             Some(delegate) => delegate.run("GC", &self.input),
             None => Ok(()),
         }
-    }
-
-    /// The network, if CNI made it.
-    fn own_network(&self, engine: &Engine) -> Result<Option<Network>> {
-        let network = engine.network_named(&self.head.name)?;
-        let is_ours = |network: &Network| network.labels.get(DOOR_LABEL).is_some_and(|v| v == DOOR);
-        Ok(network.filter(is_ours))
     }
 }
 

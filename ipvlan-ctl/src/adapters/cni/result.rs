@@ -89,9 +89,8 @@ pub(super) struct Interface {
 impl Interface {
     pub fn inside(name: &str, link: &Link, netns: &Path) -> Self {
         let mut more = Map::new();
-        if let Some(mac) = link.mac {
-            let digits = mac.map(|byte| format!("{byte:02x}"));
-            more.insert("mac".into(), digits.join(":").into());
+        if let Some(mac) = link.mac_text() {
+            more.insert("mac".into(), mac.into());
         }
         more.insert("mtu".into(), link.view.mtu.into());
         Self {
