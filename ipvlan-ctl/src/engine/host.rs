@@ -1,9 +1,11 @@
 //! What the daemon does when the host changes.
 
+use std::collections::HashMap;
+
 use super::parent::rests_on;
 use super::{Engine, Result, privilege};
 use crate::model::{DOOR_LABEL, Id};
-use crate::store::{EndpointRow, Records, State, Store};
+use crate::store::{EndpointRow, NetworkRow, State, Store};
 
 /// A whole endpoint of this boot, as the names need it.
 #[derive(Debug, Clone)]
@@ -44,10 +46,16 @@ impl Engine {
         let records = store.records();
         // What changes while we read is read again.
         let seen = Seen(records.newest_change()?);
-        let mut endpoints = Vec::new();
-        for row in records.endpoints()? {
-            endpoints.extend(self.named(&records, row)?);
-        }
+        let networks: HashMap<u32, NetworkRow> = records
+            .networks()?
+            .into_iter()
+            .map(|row| (row.number, row))
+            .collect();
+        let endpoints = records
+            .endpoints()?
+            .into_iter()
+            .filter_map(|row| self.named(networks.get(&row.network)?, row))
+            .collect();
         Ok((seen, endpoints))
     }
 
@@ -64,7 +72,10 @@ impl Engine {
         let mut changed = Vec::with_capacity(ids.len());
         for id in ids {
             let now = match records.endpoint(&id)? {
-                Some(row) => self.named(&records, row)?,
+                // Another process may have removed both meanwhile.
+                Some(row) => records
+                    .network_numbered(row.network)?
+                    .and_then(|network| self.named(&network, row)),
                 None => None,
             };
             changed.push((id, now));
@@ -72,19 +83,14 @@ impl Engine {
         Ok(Some((Seen(newest), changed)))
     }
 
-    fn named(&self, records: &Records<'_>, endpoint: EndpointRow) -> Result<Option<NamedEndpoint>> {
-        if endpoint.state != State::Ready || endpoint.boot != self.boot {
-            return Ok(None);
-        }
-        // Another process may have removed both meanwhile.
-        let network = records.network_numbered(endpoint.network)?;
-        let network = network.map(|row| row.network);
-        let own = network.filter(|network| !network.labels.contains_key(DOOR_LABEL));
-        Ok(own.map(|network| NamedEndpoint {
-            network: network.name,
+    fn named(&self, network: &NetworkRow, endpoint: EndpointRow) -> Option<NamedEndpoint> {
+        let network = &network.network;
+        let whole = endpoint.state == State::Ready && endpoint.boot == self.boot;
+        (whole && !network.labels.contains_key(DOOR_LABEL)).then(|| NamedEndpoint {
+            network: network.name.clone(),
             internal: network.internal,
             endpoint,
-        }))
+        })
     }
 
     /// Is a network on the link of this name?
