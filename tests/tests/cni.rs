@@ -194,6 +194,24 @@ fn check_finds_each_damage() {
         ..Attachment::of(&ns)
     };
     moved.run("CHECK", &check).expect_err("another namespace");
+    // One of the two maps alone has lost it.
+    let map = sh("echo /sys/fs/bpf/ipvlan-ctl/abi*/ADDRESSES");
+    let map = map.trim();
+    let entries: Value = serde_json::from_str(&sh(&format!("bpftool -j map dump pinned {map}")))
+        .expect("bpftool prints JSON");
+    let key: Vec<&str> = entries[0]["key"]
+        .as_array()
+        .expect("bytes")
+        .iter()
+        .map(|byte| byte.as_str().expect("0xNN"))
+        .collect();
+    sh(&format!(
+        "bpftool map delete pinned {map} key {}",
+        key.join(" ")
+    ));
+    damaged(&check, &["no record"]);
+    ctl("repair");
+    attachment.run("CHECK", &check).expect("CHECK after repair");
     match kernel().as_str() {
         "6.1" => drop(ns.sh("tc qdisc del dev eth0 clsact")),
         _ => drop(sh("rm /sys/fs/bpf/ipvlan-ctl/links/slot-*")),

@@ -269,13 +269,18 @@ impl Datapath {
         netns.run(|| hook::attached(&self.root, &Hook::ENDPOINT, ifname))?
     }
 
-    /// Do the maps know of an endpoint in this slot? Not where its pins were deleted by hand.
-    pub fn has_endpoint(&self, slot: u32) -> Result<bool> {
+    /// Do the maps know of this endpoint and its addresses? Not where pins were deleted by hand.
+    pub fn has_endpoint(&self, endpoint: &EndpointPolicy) -> Result<bool> {
         let endpoints: Array<MapData, Endpoint> = self.map("ENDPOINTS")?;
         let record = endpoints
-            .get(&slot, 0)
+            .get(&endpoint.slot, 0)
             .map_err(map_error("read", "ENDPOINTS"))?;
-        Ok(record.is(EndpointFlags::PRESENT))
+        let addresses: HashMap<MapData, AddressKey, AddressRecord> = self.map("ADDRESSES")?;
+        let owns = |key| {
+            let owner = addresses.get(&key, 0);
+            owner.is_ok_and(|owner| owner.slot == endpoint.slot)
+        };
+        Ok(record.is(EndpointFlags::PRESENT) && endpoint.addresses().all(owns))
     }
 
     /// Removes the endpoint's links and map entries; its slave may be gone already.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::endpoint::slave;
+use super::endpoint::{policy, slave};
 use super::ensure::network_row;
 use super::parent::find;
 use super::{Engine, EngineError, Result, find_network, not_found, privilege};
@@ -127,7 +127,7 @@ impl Engine {
                 Ok(false) => damage.push(format!("the programs of {ifname} are off")),
                 Err(error) => damage.push(format!("the programs of {ifname}: {error}")),
             }
-            if !datapath.used_slots()?.contains(&row.slot) {
+            if !datapath.has_endpoint(&policy(row))? {
                 damage.push(format!("{ifname} has no record in the programs' maps"));
             }
         }

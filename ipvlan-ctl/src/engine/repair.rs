@@ -228,7 +228,7 @@ impl Session<'_> {
                 .iter()
                 .find(|network| network.number == row.network);
             if let Some(network) = network
-                && !datapath.has_endpoint(row.slot)?
+                && !datapath.has_endpoint(&policy(&row))?
             {
                 datapath.put_endpoint(&parent::policy(network), &policy(&row))?;
             }
