@@ -118,7 +118,7 @@ pub(super) fn plan(plan: &NetworkPlan) -> String {
         format!("network   {}: {}{internal}", network.name, mode(network)),
         format!("parent    {parent}"),
     ];
-    lines.extend(network.pools.iter().map(|pool| {
+    lines.extend(network.pools.iter().zip(&plan.usage).map(|(pool, usage)| {
         let mut line = format!("subnet    {}", pool.subnet);
         let mut add = |what: &str, value: String| line.push_str(&format!(", {what} {value}"));
         if let Some(gateway) = pool.gateway {
@@ -130,10 +130,7 @@ pub(super) fn plan(plan: &NetworkPlan) -> String {
         for (name, address) in &pool.aux {
             add("aux", format!("{name}={address}"));
         }
-        add(
-            "room for",
-            format!("{} endpoints", pool.usage(0, 0).available),
-        );
+        add("room for", format!("{} endpoints", usage.available));
         line
     }));
     if let Some(mtu) = network.mtu {

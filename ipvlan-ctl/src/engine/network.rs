@@ -2,10 +2,10 @@
 
 use super::parent::{is_routed, others_on_parent, policy};
 use super::{
-    Engine, EngineError, Result, Session, find_network, not_found, now, privilege, with_undo,
+    Engine, EngineError, Result, Session, find_network, not_found, now, privilege, view, with_undo,
 };
 use crate::datapath::Datapath;
-use crate::model::{CreateRequest, HostView, Id, Network};
+use crate::model::{CreateRequest, HostView, Id, Network, Usage};
 use crate::store::{NetworkRow, Records, State, Store, StoreError};
 
 const ULA_SEED: &str = "ula_seed";
@@ -44,11 +44,12 @@ impl Engine {
     /// What [`Engine::create_network`] would do, with another id; changes nothing.
     pub async fn plan_network(&self, request: &CreateRequest) -> Result<NetworkPlan> {
         let mut host = self.host_view().await?;
-        if let Some(store) = Store::open_existing(&self.state_dir)? {
-            let records = store.records();
-            host.networks = networks(&records)?;
+        let store = Store::open_existing(&self.state_dir)?;
+        let records = store.as_ref().map(Store::records);
+        if let Some(records) = &records {
+            host.networks = networks(records)?;
             if records.meta(ULA_SEED)?.is_some() {
-                host.ula_seed = seed(&records)?;
+                host.ula_seed = seed(records)?;
             }
         }
         let network = request.resolve(&host, Id::random(), now())?;
@@ -56,6 +57,7 @@ impl Engine {
         Ok(NetworkPlan {
             makes_parent: !is_there(network.parent.name()),
             loads_programs: self.loaded_datapath().is_none(),
+            usage: view::usage(&network, records.as_ref(), &self.netlink.addresses().await?)?,
             network,
         })
     }
@@ -130,6 +132,8 @@ pub struct NetworkPlan {
     pub makes_parent: bool,
     /// It is the first since the host's start.
     pub loads_programs: bool,
+    /// Of its pools, in their order.
+    pub usage: Vec<Usage>,
 }
 
 fn networks(records: &Records<'_>) -> Result<Vec<Network>, StoreError> {

@@ -1,13 +1,17 @@
 //! What the reading verbs see. They change nothing and make no store.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
 
 use super::parent::{find, is_routed};
 use super::{Engine, Result, Selection, find_network, not_found};
 use crate::datapath::{Datapath, Figures};
 use crate::kernel::Link;
-use crate::model::{Id, Network, Parent, Usage};
-use crate::store::{EndpointRow, NetworkRow, State, Store};
+use crate::model::ipam::Leases;
+use crate::model::{Id, Network, Parent, Pool, Usage};
+use crate::store::{EndpointRow, NetworkRow, Records, State, Store, StoreError};
 
 /// A network with what is on it now.
 #[derive(Debug, Clone)]
@@ -93,19 +97,8 @@ impl Engine {
         let row = find_network(ready_networks(&store)?, word)?;
         let links = self.netlink.links().await?;
         let records = store.records();
-        let usage = row
-            .network
-            .pools
-            .iter()
-            .map(|pool| {
-                let in_subnet = records.leased_in(&pool.subnet)?;
-                let in_range = match &pool.range {
-                    Some(range) => records.leased_in(range)?,
-                    None => in_subnet,
-                };
-                Ok(pool.usage(in_subnet, in_range))
-            })
-            .collect::<Result<_>>()?;
+        let host = self.netlink.addresses().await?;
+        let usage = usage(&row.network, Some(&records), &host)?;
         Ok(NetworkView {
             parent: find(&row, &self.boot, &links).cloned(),
             endpoints: self.live(records.endpoints_of(row.number)?).await?,
@@ -240,6 +233,36 @@ fn base(network: &Network, parent: Option<&Link>, links: &[Link]) -> Option<Stri
         .iter()
         .find(|link| Some(link.view.index) == vlan.below)?;
     Some(base.view.name.clone())
+}
+
+/// The figures of a network's pools, in their order. What the host has itself is in use too.
+pub(super) fn usage(
+    network: &Network,
+    records: Option<&Records<'_>>,
+    host: &[IpAddr],
+) -> Result<Vec<Usage>, StoreError> {
+    let leased = |part: &IpNetwork| records.map_or(Ok(0), |records| records.leased_in(part));
+    let is_leased = |address: IpAddr| -> Result<bool, StoreError> {
+        let Some(records) = records else {
+            return Ok(false);
+        };
+        Ok(records.leased_until(address)?.is_some())
+    };
+    let of_pool = |pool: &Pool| {
+        let mut foreign = Vec::new();
+        for address in host.iter().copied() {
+            if pool.contains(address) && !pool.is_reserved(address) && !is_leased(address)? {
+                foreign.push(address);
+            }
+        }
+        let taken = |part: &IpNetwork| {
+            let foreign = foreign.iter().filter(|address| part.contains(**address));
+            Ok::<_, StoreError>(leased(part)? + foreign.count() as u64)
+        };
+        let in_range = taken(pool.range.as_ref().unwrap_or(&pool.subnet))?;
+        Ok(pool.usage(taken(&pool.subnet)?, in_range))
+    };
+    network.pools.iter().map(of_pool).collect()
 }
 
 pub(super) fn ready_networks(store: &Store) -> Result<Vec<NetworkRow>> {
