@@ -4,9 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ipvlan_tests::{Daemon, Figures, Lab, ctl, ctl_command, ctl_output, sh, snapshot, succeeds};
-use rexpect::process::WaitStatus;
-use rexpect::session::{PtySession, spawn_command};
+use ipvlan_tests::{Figures, Lab, ctl, ctl_output, settles_as, snapshot, succeeds};
 use serde_json::Value;
 
 fn db_net() -> Lab {
@@ -104,118 +102,13 @@ fn a_detached_command_has_figures_until_it_ends() {
 
     assert!(succeeds(&format!("kill -KILL {pid}")));
     // The supervisor releases what its container had.
-    wait_for(&before);
-}
-
-/// Waits until the host is as it was.
-fn wait_for(before: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while snapshot() != before && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    assert_eq!(snapshot(), before);
-}
-
-/// A command on a terminal of its own; what is expected there must come within a minute.
-fn on_terminal(line: &str) -> PtySession {
-    spawn_command(ctl_command(line.split_whitespace()), Some(60_000)).expect("a terminal")
-}
-
-fn expect(terminal: &mut PtySession, text: &str) -> String {
-    terminal
-        .exp_string(text)
-        .unwrap_or_else(|error| panic!("{text:?} was expected: {error}"))
-}
-
-fn type_line(terminal: &mut PtySession, line: &str) {
-    terminal.send_line(line).expect("a terminal takes a line");
-}
-
-/// Leaves a shell by `exit`.
-fn leave(mut terminal: PtySession) {
-    type_line(&mut terminal, "exit");
-    let status = terminal.process().wait().expect("it ends");
-    assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+    settles_as(&before, snapshot, "the container went");
 }
 
 fn inspect(container: &str) -> Value {
     let mut json: Value =
         serde_json::from_str(&ctl(&format!("inspect {container}"))).expect("JSON");
     json[0].take()
-}
-
-/// The seed page's second example, in its words: one container in the background, and another on
-/// a terminal, in which somebody types a ping to the first one's name.
-#[test]
-fn the_pages_session_on_a_terminal() {
-    let _lab = Lab::new();
-    // The page's host has none of the addresses that come first.
-    sh("ip addr del 192.168.1.2/24 dev eth9; ip addr add 192.168.1.250/24 dev eth9");
-    let _daemon = Daemon::start();
-    ctl("network create -d ipvlan --subnet=192.168.1.0/24 -o parent=eth9 db_net_ipv");
-    ctl("run --net=db_net_ipv --name=ipv1 -itd /bin/sh");
-    let ipv1 = inspect("ipv1");
-    let address = ipv1["NetworkSettings"]["Networks"]["db_net_ipv"]["IPAddress"].clone();
-    assert_eq!(address, "192.168.1.2");
-
-    let mut ipv2 = on_terminal("run --net=db_net_ipv --name=ipv2 -it --rm /bin/sh");
-    expect(&mut ipv2, "# ");
-    type_line(&mut ipv2, "ping -c 4 ipv1");
-    expect(&mut ipv2, "PING ipv1 (192.168.1.2)");
-    expect(&mut ipv2, "bytes from ipv1.db_net_ipv (192.168.1.2)");
-    expect(
-        &mut ipv2,
-        "4 packets transmitted, 4 received, 0% packet loss",
-    );
-    assert!(ctl("ps").contains("ipv2"));
-    leave(ipv2);
-    assert!(!ctl("ps -a").contains("ipv2"));
-
-    ctl("stop -t 0 ipv1");
-    assert!(ctl("ps -a --filter status=exited").contains("ipv1"));
-    ctl("rm ipv1");
-}
-
-/// And its third: a shell in each of the isolated networks, and `exec` into it.
-#[test]
-fn the_pages_isolated_trio_on_terminals() {
-    let _lab = Lab::new();
-    let before = snapshot();
-    ctl("network create -d ipvlan --subnet=192.168.10.0/24 isolated1");
-    ctl("network create -d ipvlan --subnet=192.168.11.0/24 --internal isolated2");
-    ctl("network create -d ipvlan isolated3");
-    let trio = [
-        ("isolated1", "cid1", "192.168.10.1/24"),
-        ("isolated2", "cid2", "192.168.11.1/24"),
-        ("isolated3", "cid3", "172.18.0.1/16"),
-    ];
-    let mut shells = Vec::new();
-    for (network, name, _) in trio {
-        let mut shell = on_terminal(&format!(
-            "run --net={network} --name={name} -it --rm /bin/sh"
-        ));
-        expect(&mut shell, "# ");
-        shells.push(shell);
-    }
-    for (_, name, address) in trio {
-        let mut exec = on_terminal(&format!("exec -it {name} /bin/sh"));
-        expect(&mut exec, "# ");
-        type_line(
-            &mut exec,
-            "ip -4 -brief addr show eth0; ip route | grep -c default",
-        );
-        expect(&mut exec, address);
-        expect(&mut exec, "\n0\r");
-        type_line(&mut exec, "exit 0");
-        leave(exec);
-    }
-    for shell in shells {
-        leave(shell);
-    }
-    for (network, ..) in trio {
-        ctl(&format!("network rm {network}"));
-    }
-    wait_for(&before);
 }
 
 #[test]
@@ -311,12 +204,12 @@ fn what_a_killed_supervisor_leaves_is_removed() {
     ctl("run -d --rm --net db_net --name web sleep 600");
     kill_supervisor("web");
     ctl("repair");
-    wait_for(&before);
+    settles_as(&before, snapshot, "the container went");
     assert!(!ctl("ps -a").contains("web"));
 
     ctl("run -d --net db_net --name web sleep 600");
     kill_supervisor("web");
     assert!(ctl("ps -a --filter status=dead").contains("web"));
     ctl("rm web");
-    wait_for(&before);
+    settles_as(&before, snapshot, "the container went");
 }
