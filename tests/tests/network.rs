@@ -13,54 +13,6 @@ fn inspect(network: &str) -> Value {
 }
 
 #[test]
-fn the_pages_db_net_has_the_pages_defaults() {
-    let _lab = Lab::new();
-    ctl("network create -d ipvlan --subnet 192.168.1.0/24 -o parent=eth9 db_net_ipv");
-    let network = inspect("db_net_ipv");
-    assert_eq!(network["Driver"], "ipvlan");
-    assert_eq!(network["IPAM"]["Config"][0]["Gateway"], "192.168.1.1");
-    assert_eq!(network["Internal"], false);
-    assert_eq!(network["IpvlanCtl"]["Mode"], "l2");
-    assert!(ctl("network ls").contains("db_net_ipv"));
-}
-
-#[test]
-fn an_endpoint_is_what_the_page_says() {
-    let _lab = Lab::new();
-    let ns = Namespace::new("ipv1");
-    ctl(
-        "network create --subnet 192.168.1.0/24 --gateway 192.168.1.1 -o parent=eth9 \
-         -o ipvlan_mode=l2 db_net",
-    );
-    ctl("network connect --ip 192.168.1.10 db_net ipv1");
-
-    let links = ns.sh("ip -details -oneline link show eth0");
-    assert!(links.contains("ipvlan  mode l2 bridge"), "{links}");
-    assert!(
-        links.contains("state UP") || links.contains("state UNKNOWN"),
-        "{links}"
-    );
-    assert!(
-        ns.sh("ip -4 -brief addr show eth0")
-            .contains("192.168.1.10/24")
-    );
-    assert!(
-        ns.sh("ip route")
-            .contains("default via 192.168.1.1 dev eth0")
-    );
-    assert_eq!(
-        ns.sh("ip -6 addr show dev eth0"),
-        "",
-        "no IPv6 unless asked for"
-    );
-
-    let endpoints = inspect("db_net")["Containers"].clone();
-    let rows: Vec<&Value> = endpoints.as_object().unwrap().values().collect();
-    assert_eq!(rows.len(), 1);
-    assert_eq!(rows[0]["IPv4Address"], "192.168.1.10/24");
-}
-
-#[test]
 fn addresses_are_handed_out_after_the_gateway() {
     let _lab = Lab::new();
     ctl("network create --subnet 192.168.1.0/29 -o parent=eth9 small");
@@ -89,55 +41,18 @@ fn addresses_are_handed_out_after_the_gateway() {
         "network connect --ip 192.168.1.2 small small4",
         &["--ip", "192.168.1.2", "in use"],
     );
-    ctl("network disconnect small small3");
-    ctl("network connect small small4");
-}
-
-#[test]
-fn no_parent_and_internal_are_isolated_networks() {
-    let lab = Lab::new();
-    ctl("network create --subnet 192.168.10.0/24 isolated1");
-    ctl("network create --subnet 192.168.11.0/24 --internal isolated2");
-    ctl("network create isolated3");
+    let use_of =
+        |what: &str| inspect("small")["IpvlanCtl"]["Subnets"]["192.168.1.0/29"][what].clone();
     assert_eq!(
-        inspect("isolated3")["IPAM"]["Config"][0]["Subnet"],
-        "172.18.0.0/16"
+        (use_of("IPsInUse"), use_of("DynamicIPsAvailable")),
+        (8.into(), 0.into())
     );
-    for name in ["isolated1", "isolated2", "isolated3"] {
-        let network = inspect(name);
-        assert_eq!(network["Internal"], true, "{name}");
-        let id = network["Id"].as_str().unwrap();
-        let dummy = sh(&format!("ip -details link show di-{}", &id[..12]));
-        assert!(dummy.contains("dummy"), "{dummy}");
-        let pair = [1, 2].map(|i| Namespace::new(&format!("{name}-{i}")));
-        for ns in &pair {
-            ctl(&format!("network connect {name} {}", ns.name));
-            assert_eq!(
-                ns.sh("ip route show default"),
-                "",
-                "no default route in {name}"
-            );
-        }
-        let address = pair[1].sh("ip -4 -brief addr show eth0");
-        let address = address
-            .split_whitespace()
-            .nth(2)
-            .unwrap()
-            .split('/')
-            .next()
-            .unwrap();
-        assert!(
-            pair[0].pings(address),
-            "the endpoints of {name} reach each other"
-        );
-        assert!(!pair[0].pings(Lab::WIRE));
-        assert!(!pair[0].pings(Lab::HOST));
-    }
-    drop(lab);
-    assert!(
-        !sh("ip -brief link").contains("di-"),
-        "the dummies go with their networks"
+    ctl("network disconnect small small3");
+    assert_eq!(
+        (use_of("IPsInUse"), use_of("DynamicIPsAvailable")),
+        (7.into(), 1.into())
     );
+    ctl("network connect small small4");
 }
 
 #[test]
@@ -164,7 +79,10 @@ fn rm_leaves_nothing() {
 fn bad_input_is_refused_and_changes_nothing() {
     let _lab = Lab::new();
     ctl("network create --subnet 192.168.1.0/24 -o parent=eth9 db_net");
-    let _ns = Namespace::new("target");
+    let target = Namespace::new("target");
+    target.sh("ip link add taken type dummy");
+    let _web = Namespace::new("web");
+    ctl("network connect --ip 192.168.1.77 db_net web");
     let (before, whole) = (traces(), snapshot());
     for (line, words) in [
         (
@@ -223,7 +141,45 @@ fn bad_input_is_refused_and_changes_nothing() {
             "network connect --ip 192.168.1.1 db_net target",
             &["--ip", "192.168.1.1"],
         ),
+        (
+            "network connect --ip 192.168.1.77 db_net target",
+            &["--ip", "192.168.1.77", "in use"],
+        ),
+        (
+            "network connect --name web db_net target",
+            &["web", "db_net", "exists"],
+        ),
+        ("network connect db_net web", &["web", "db_net", "already"]),
+        ("network connect db_net 1", &["host's own", "namespace"]),
+        (
+            "network connect --ifname taken db_net target",
+            &["target", "taken", "already"],
+        ),
+        ("network rm db_net", &["db_net", "in use", "web"]),
         ("network disconnect db_net target", &["target"]),
+        ("network disconnect nothing web", &["nothing"]),
+        ("network create n/n", &["name", "n/n", "letter or digit"]),
+        ("network create none", &["name", "none", "reserved"]),
+        (
+            "network create --gateway 10.1.0.1 n",
+            &["--gateway", "10.1.0.1", "--subnet"],
+        ),
+        (
+            "network create --subnet 10.1.0.0/24 --subnet 10.1.0.128/25 n",
+            &["--subnet", "10.1.0.128/25", "10.1.0.0/24"],
+        ),
+        (
+            "network create --subnet fd00:1::/64 n",
+            &["--subnet", "fd00:1::/64", "--ipv6"],
+        ),
+        (
+            "network create --subnet 10.1.0.0/32 -o parent=eth9.10 n",
+            &["--subnet", "10.1.0.0/32", "gateway and one endpoint"],
+        ),
+        (
+            "network create --subnet 224.0.0.0/24 n",
+            &["--subnet", "224.0.0.0/24", "multicast"],
+        ),
         (
             "network connect --ifname a/b db_net target",
             &["--ifname", "a/b", "15"],
@@ -393,7 +349,7 @@ fn lists_take_dockers_formats_and_filters() {
 }
 
 #[test]
-fn a_container_on_several_networks_has_its_default_route_from_the_first() {
+fn a_container_on_several_networks_has_its_default_route_from_one() {
     let _lab = Lab::new();
     ctl("network create --subnet 192.168.1.0/24 -o parent=eth9 db_net");
     ctl("network create --subnet 10.10.0.0/24 -o parent=eth9.10 vlan10");
@@ -423,6 +379,27 @@ fn a_container_on_several_networks_has_its_default_route_from_the_first() {
     assert!(
         default.contains("via 10.10.0.1 dev trunk"),
         "the next one's: {default}"
+    );
+
+    // By priority: from the first as long as it is the highest, and back to it.
+    ctl(
+        "network create --ipv6 --subnet 10.11.0.0/24 --subnet fd00:11::/64 -o parent=eth9.11 vlan11",
+    );
+    ctl("network connect --gw-priority -1 db_net several");
+    assert_eq!(ns.sh("ip route show default"), default);
+    ctl("network connect --gw-priority 2 --ifname dual vlan11 several");
+    let taken = ns.sh("ip route show default; ip -6 route show default");
+    let lines: Vec<&str> = taken.lines().collect();
+    assert!(
+        lines.len() == 2
+            && lines[0].contains("via 10.11.0.1 dev dual")
+            && lines[1].contains("dev dual"),
+        "{taken}"
+    );
+    ctl("network disconnect vlan11 several");
+    assert_eq!(
+        ns.sh("ip route show default; ip -6 route show default"),
+        default
     );
 }
 

@@ -20,10 +20,11 @@ pub(super) struct Endpoint {
     pub ip: Option<Ipv4Addr>,
     pub ip6: Option<Ipv6Addr>,
     pub aliases: Vec<String>,
+    pub gw_priority: i32,
 }
 
 impl Endpoint {
-    /// `--net NETWORK`, or docker's `--network name=NETWORK,ip=…,ip6=…,alias=…`.
+    /// `--net NETWORK`, or docker's `--network name=NETWORK,ip=…,ip6=…,alias=…,gw-priority=…`.
     pub(super) fn parse(text: &str) -> Result<Self, Invalid> {
         if !text.contains('=') {
             return Ok(Self {
@@ -32,16 +33,19 @@ impl Endpoint {
             });
         }
         let invalid = |word: &str| {
-            let allowed = "NETWORK, or name=NETWORK with ip=, ip6= and alias= after commas";
+            let allowed =
+                "NETWORK, or name=NETWORK with ip=, ip6=, alias= and gw-priority= after commas";
             Invalid::new("--net", word, allowed)
         };
         let mut endpoint = Self::default();
         for word in text.split(',') {
-            let address = || invalid(word);
             match word.split_once('=') {
                 Some(("name", name)) => endpoint.network = name.to_owned(),
-                Some(("ip", ip)) => endpoint.ip = Some(ip.parse().map_err(|_| address())?),
-                Some(("ip6", ip)) => endpoint.ip6 = Some(ip.parse().map_err(|_| address())?),
+                Some(("ip", ip)) => endpoint.ip = Some(ip.parse().map_err(|_| invalid(word))?),
+                Some(("ip6", ip)) => endpoint.ip6 = Some(ip.parse().map_err(|_| invalid(word))?),
+                Some(("gw-priority", number)) => {
+                    endpoint.gw_priority = number.parse().map_err(|_| invalid(word))?;
+                }
                 Some(("alias", alias)) => endpoint.aliases.push(valid_name("--net", alias)?),
                 _ => return Err(invalid(word)),
             }
@@ -61,6 +65,10 @@ impl Endpoint {
             ("--ip", self.ip.map(|ip| ip.to_string())),
             ("--ip6", self.ip6.map(|ip| ip.to_string())),
             ("--network-alias", self.aliases.first().cloned()),
+            (
+                "gw-priority",
+                (self.gw_priority != 0).then(|| self.gw_priority.to_string()),
+            ),
         ];
         match asked
             .into_iter()
@@ -165,6 +173,7 @@ impl Attach for Connections {
                     ip6: endpoint.ip6,
                     aliases,
                     servers: spec.dns.servers.clone(),
+                    gw_priority: endpoint.gw_priority,
                     ..ConnectRequest::default()
                 };
                 let row = engine.connect(&request).await?;
@@ -197,7 +206,9 @@ mod tests {
     fn a_network_by_name_or_with_options() {
         let plain = Endpoint::parse("db_net").unwrap();
         assert_eq!(plain.network, "db_net");
-        let full = Endpoint::parse("name=db_net,ip=10.0.0.2,ip6=fd00::2,alias=a,alias=b").unwrap();
+        let full =
+            Endpoint::parse("name=db_net,ip=10.0.0.2,ip6=fd00::2,alias=a,alias=b,gw-priority=-1")
+                .unwrap();
         assert_eq!(
             full,
             Endpoint {
@@ -205,6 +216,7 @@ mod tests {
                 ip: Some(Ipv4Addr::new(10, 0, 0, 2)),
                 ip6: "fd00::2".parse().ok(),
                 aliases: vec!["a".into(), "b".into()],
+                gw_priority: -1,
             }
         );
         for wrong in [
@@ -212,6 +224,7 @@ mod tests {
             "name=",
             "name=x,ip=ten",
             "name=x,mac=1",
+            "name=x,gw-priority=high",
             "name=x,alias=a b",
             "name=x,",
         ] {

@@ -180,6 +180,7 @@ fn of_endpoint(view: &NetworkView, row: &EndpointRow) -> Value {
         "NetworkID": view.network.id,
         "EndpointID": row.id,
         "Gateway": gateway(v4),
+        "GwPriority": row.addresses.gw_priority,
         "IPAddress": ip(v4),
         "IPPrefixLen": prefix(v4),
         "IPv6Gateway": gateway(v6),

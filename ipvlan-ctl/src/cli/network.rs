@@ -180,6 +180,15 @@ pub(super) struct Connect {
     /// Name of the interface [default: the first free ethN]
     #[arg(long, value_name = "NAME")]
     ifname: Option<String>,
+    /// Of the networks of a container, the one with the highest number has the default route;
+    /// among equals the first
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    gw_priority: i32,
     /// Name of the endpoint [default: the container's or namespace's name, or pid-N]
     #[arg(long)]
     name: Option<String>,
@@ -335,6 +344,7 @@ impl Connect {
             aliases: self.alias,
             servers: Vec::new(),
             ifname: self.ifname,
+            gw_priority: self.gw_priority,
         };
         engine.connect(&request).await?;
         Ok(ExitCode::SUCCESS)

@@ -25,7 +25,8 @@ use crate::runtime::{self, Console, Dns, Limits, RunError, Spec, Task, User, shi
 )]
 pub(super) struct RunArgs {
     /// Connect to this network, as eth0, eth1 and so on (repeatable); `none` for nothing but
-    /// loopback; name=NETWORK,ip=ADDRESS,ip6=ADDRESS,alias=NAME for one with options
+    /// loopback; name=NETWORK,ip=ADDRESS,ip6=ADDRESS,alias=NAME,gw-priority=NUMBER for one with
+    /// options
     #[arg(
         long = "net",
         visible_alias = "network",

@@ -1,5 +1,6 @@
 //! `network connect` and `network disconnect`.
 
+use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,8 @@ pub struct ConnectRequest {
     pub servers: Vec<IpAddr>,
     /// The first free `ethN` if `None`.
     pub ifname: Option<String>,
+    /// See [`AddressPlan::gw_priority`].
+    pub gw_priority: i32,
     /// What an external IPAM has given; needed where the network has one, and only there.
     pub given: Option<AddressPlan>,
 }
@@ -128,11 +131,10 @@ impl Engine {
         match session.tear_down_endpoint(&row.id).await {
             Err(error) if force => {
                 eprintln!("ipvlan-ctl: forgotten all the same: {error}");
-                session.forget_endpoint(&row.id)?;
+                session.forget_endpoint(&row.id)
             }
-            other => other?,
+            other => other,
         }
-        session.hand_over_routes(&row).await
     }
 
     async fn open_target(&self, request: &ConnectRequest) -> Result<Target> {
@@ -293,9 +295,12 @@ impl Session<'_> {
                 identity: target.identity,
                 boot: boot.clone(),
                 parent_index: network.parent_index,
-                addresses: match &request.given {
-                    Some(given) => given.clone(),
-                    None => network.network.address_plan(leased(false), leased(true)),
+                addresses: AddressPlan {
+                    gw_priority: request.gw_priority,
+                    ..match &request.given {
+                        Some(given) => given.clone(),
+                        None => network.network.address_plan(leased(false), leased(true)),
+                    }
                 },
                 link_local: link_local(&network.network, records, slot)?,
                 state: State::Creating,
@@ -337,6 +342,7 @@ impl Session<'_> {
             });
         }
         datapath.attach_endpoint(row.slot, &target.netns, &row.ifname)?;
+        self.take_default_routes(&row, &target.netns).await?;
         let addresses = SlaveAddresses {
             plan: row.addresses.clone(),
             link_local: row.link_local,
@@ -442,24 +448,44 @@ impl Session<'_> {
                 datapath.remove_endpoint(&policy(&row))?;
             }
         }
-        self.forget_endpoint(id)
+        // First, so that who completes this after us does it too; what it meets in the namespace
+        // is no reason to keep the endpoint.
+        let handed_over = self.hand_over_routes(&row).await;
+        self.forget_endpoint(id)?;
+        handed_over
+    }
+
+    /// Takes from a namespace the default routes of those endpoints that a new one outranks.
+    async fn take_default_routes(&self, new: &EndpointRow, netns: &Netns) -> Result<()> {
+        let wanted = new.addresses.default_routes();
+        let boot = &self.engine.boot;
+        for other in self.store.records().endpoints_in(new.identity, boot)? {
+            if other.addresses.gw_priority < new.addresses.gw_priority {
+                let mut routes = other.addresses.default_routes();
+                routes.retain(|route| wanted.iter().any(|wanted| wanted.to == route.to));
+                Netlink::take_routes(netns, slave(&other).index, &other.ifname, routes).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The routes that a namespace lost with an endpoint, above all the default route, are those
-    /// of the oldest left in it from then on.
+    /// of the one left in it that has the highest priority from then on.
     async fn hand_over_routes(&self, gone: &EndpointRow) -> Result<()> {
         let boot = &self.engine.boot;
-        let left = self.store.records().endpoints_in(gone.identity, boot)?;
+        let mut left = self.store.records().endpoints_in(gone.identity, boot)?;
+        left.retain(|row| row.state == State::Ready);
         if left.is_empty() {
             return Ok(());
         }
+        left.sort_by_key(|row| Reverse(row.addresses.gw_priority));
         // The path may be gone, or lead to another namespace by now.
         let netns = match Netns::open(&gone.netns) {
             Ok(netns) if netns.identity()? == gone.identity => netns,
             _ => return Ok(()),
         };
         for row in left {
-            if row.state == State::Ready && self.engine.is_alive(&row).await? {
+            if self.engine.is_alive(&row).await? {
                 let index = slave(&row).index;
                 Netlink::give_routes(&netns, index, &row.ifname, &row.addresses).await?;
             }

@@ -15,7 +15,7 @@ use netlink_packet_route::link::{
     IpVlanMode, LinkAttribute, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use netlink_packet_route::route::{RouteProtocol, RouteScope};
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use nix::errno::Errno;
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
@@ -292,14 +292,39 @@ impl Netlink {
         configure(&inside, netns, index, name, addresses).await
     }
 
-    /// Gives `netns` the routes of one of its slaves, where it has none.
+    /// Gives `netns` the routes of one of its slaves, where it has none. A slave that was taken
+    /// down inside, or has lost its address there, can carry none.
     pub async fn give_routes(
         netns: &Netns,
         index: u32,
         name: &str,
         plan: &AddressPlan,
     ) -> Result<(), KernelError> {
-        Self::open_in(netns)?.add_routes(index, name, plan).await
+        match Self::open_in(netns)?.add_routes(index, name, plan).await {
+            Err(error) if is_no_way(&error) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Takes routes of one of the slaves of `netns` away, where it has them.
+    pub async fn take_routes(
+        netns: &Netns,
+        index: u32,
+        name: &str,
+        routes: impl IntoIterator<Item = Route>,
+    ) -> Result<(), KernelError> {
+        let inside = Self::open_in(netns)?;
+        for route in routes {
+            let message = RouteNetlinkMessage::DelRoute(route_message(index, route));
+            match inside
+                .request("remove the route", &title(route, name), message, 0)
+                .await
+            {
+                Err(error) if error.errno() == Some(Errno::ESRCH) || is_no_way(&error) => {}
+                other => drop(other?),
+            }
+        }
+        Ok(())
     }
 
     async fn add_routes(
@@ -384,37 +409,11 @@ impl Netlink {
     /// Of two routes to one destination the first stays: a namespace with several networks has
     /// its default route from the first, as Docker's.
     async fn add_route(&self, index: u32, name: &str, route: Route) -> Result<(), KernelError> {
-        let mut message = match (route.to, route.via) {
-            (IpNetwork::V4(to), via) => {
-                let builder = RouteMessageBuilder::<Ipv4Addr>::new()
-                    .output_interface(index)
-                    .destination_prefix(to.network(), to.prefix());
-                match via {
-                    Some(IpAddr::V4(via)) => builder.gateway(via),
-                    _ => builder.scope(RouteScope::Link),
-                }
-                .build()
-            }
-            (IpNetwork::V6(to), via) => {
-                let builder = RouteMessageBuilder::<Ipv6Addr>::new()
-                    .output_interface(index)
-                    .destination_prefix(to.network(), to.prefix());
-                match via {
-                    Some(IpAddr::V6(via)) => builder.gateway(via),
-                    _ => builder,
-                }
-                .build()
-            }
-        };
-        // As `ip route add` and Docker.
-        message.header.protocol = RouteProtocol::Boot;
-        let Route { to, via } = route;
-        let via = via.map_or(String::new(), |via| format!(" via {via}"));
         match self
             .request(
                 "add the route",
-                &format!("{to}{via} on {name}"),
-                RouteNetlinkMessage::NewRoute(message),
+                &title(route, name),
+                RouteNetlinkMessage::NewRoute(route_message(index, route)),
                 NLM_F_CREATE | NLM_F_EXCL,
             )
             .await
@@ -423,4 +422,46 @@ impl Netlink {
             other => other.map(drop),
         }
     }
+}
+
+/// A route as errors name it.
+fn title(Route { to, via }: Route, name: &str) -> String {
+    let via = via.map_or(String::new(), |via| format!(" via {via}"));
+    format!("{to}{via} on {name}")
+}
+
+fn route_message(index: u32, route: Route) -> RouteMessage {
+    let mut message = match (route.to, route.via) {
+        (IpNetwork::V4(to), via) => {
+            let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+                .output_interface(index)
+                .destination_prefix(to.network(), to.prefix());
+            match via {
+                Some(IpAddr::V4(via)) => builder.gateway(via),
+                _ => builder.scope(RouteScope::Link),
+            }
+            .build()
+        }
+        (IpNetwork::V6(to), via) => {
+            let builder = RouteMessageBuilder::<Ipv6Addr>::new()
+                .output_interface(index)
+                .destination_prefix(to.network(), to.prefix());
+            match via {
+                Some(IpAddr::V6(via)) => builder.gateway(via),
+                _ => builder,
+            }
+            .build()
+        }
+    };
+    // As `ip route add` and Docker.
+    message.header.protocol = RouteProtocol::Boot;
+    message
+}
+
+/// The interface is down or gone, or has no address from which the gateway is reached.
+fn is_no_way(error: &KernelError) -> bool {
+    matches!(
+        error.errno(),
+        Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN | Errno::ENODEV)
+    )
 }

@@ -169,6 +169,10 @@ pub struct AddressPlan {
     pub gateway6: Option<IpAddr>,
     /// L3 and L3s, not internal: `default dev ethN scope link`.
     pub device_default: bool,
+    /// Of a namespace's endpoints, the one with the highest has the default route; among equals
+    /// the first that came.
+    #[serde(default)]
+    pub gw_priority: i32,
     /// Routes that an external IPAM gave. One that the namespace has already stays as it is.
     #[serde(default)]
     pub routes: Vec<Route>,
@@ -194,6 +198,13 @@ impl AddressPlan {
 
     /// Every route that the interface has beside those of its own subnets.
     pub fn all_routes(&self) -> Vec<Route> {
+        let mut routes = self.routes.clone();
+        routes.extend(self.default_routes());
+        routes
+    }
+
+    /// The default routes by which the network itself leads outside, at most one per family.
+    pub fn default_routes(&self) -> Vec<Route> {
         let default = |family: Family, via: Option<IpAddr>| Route {
             to: family.everything(),
             via,
@@ -201,7 +212,7 @@ impl AddressPlan {
         let by_device = |address: Option<IpNetwork>, family: Family| {
             (self.device_default && address.is_some()).then(|| default(family, None))
         };
-        let mut routes = self.routes.clone();
+        let mut routes = Vec::new();
         routes.extend(self.gateway4.map(|via| default(Family::V4, Some(via))));
         routes.extend(self.gateway6.map(|via| default(Family::V6, Some(via))));
         routes.extend(by_device(self.v4, Family::V4));
@@ -241,6 +252,7 @@ impl Network {
             gateway4: gateway(v4),
             gateway6: gateway(v6),
             device_default: self.mode != Mode::L2 && !self.internal,
+            gw_priority: 0,
             routes: Vec::new(),
         }
     }

@@ -54,6 +54,7 @@ fn endpoint(network: u32, name: &str, slot: u32) -> EndpointRow {
             gateway4: None,
             gateway6: None,
             device_default: false,
+            gw_priority: -3,
             routes: Vec::new(),
         },
         link_local: Some("fe80::1".parse().unwrap()),

@@ -185,6 +185,7 @@ impl Work {
             ip6,
             aliases: conf.aliases(self.call.args.pod_name()),
             ifname: Some(self.call.ifname()?.to_owned()),
+            gw_priority: 0,
             given: given.map(Addressing::plan).transpose()?,
             ..ConnectRequest::default()
         })
