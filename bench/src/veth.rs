@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use aya::programs::{SchedClassifier, TcAttachType};
 use ipvlan_ctl::datapath::{Datapath, EndpointPolicy, NetworkPolicy};
 use ipvlan_ctl::kernel::Netns;
 
@@ -131,7 +132,7 @@ impl Host {
         for (slot, netns) in self.netns.iter().enumerate() {
             self.datapath.remove_endpoint(&Self::endpoint(slot))?;
             // The kernel lets go of a link in the background; until then, nothing passes.
-            while self.datapath.endpoint_attached(netns, DEVICE)? {
+            while netns.run(|| carries_programs(DEVICE))?? {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
@@ -235,4 +236,15 @@ fn rules(own: Ipv4Addr) -> String {
             }}
         }}\n"
     )
+}
+
+/// Of the calling thread's namespace.
+fn carries_programs(device: &str) -> Result<bool> {
+    for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+        let (_, programs) = SchedClassifier::query_tcx(device, hook)?;
+        if !programs.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -1,7 +1,9 @@
 //! The datapath by itself: loaded once, attached and detached without a trace.
 
+use std::fs;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use ipvlan_ctl::datapath::{Datapath, EndpointPolicy, Figures, NetworkPolicy};
 use ipvlan_tests::{kernel, sh};
@@ -70,6 +72,36 @@ fn many_processes_may_be_the_first() {
     assert!(!Path::new(pins.0).exists());
 }
 
+/// The kernel ends a link some time after its pin went. Here another pin stretches that time.
+#[test]
+fn a_link_that_is_about_to_end_guards_nothing() {
+    if kernel() == "6.1" {
+        return; // There are no links.
+    }
+    let pins = Pins::new("/sys/fs/bpf/test-ending");
+    sh("ip link add dp0 type veth peer name dp1; ip link set dp0 up");
+    let index: u32 = sh("cat /sys/class/net/dp0/ifindex").trim().parse().unwrap();
+    let datapath = pins.open();
+    datapath.attach_parent(index, "dp0").unwrap();
+    let ending = Path::new("/sys/fs/bpf/test-ending-links");
+    fs::create_dir(ending).unwrap();
+    for direction in ["ingress", "egress"] {
+        let pin = format!("{}/links/parent-{index}-{direction}", pins.0);
+        fs::hard_link(pin, ending.join(direction)).unwrap();
+    }
+    datapath.detach_parent(index, "dp0").unwrap();
+    assert!(!datapath.parent_attached(index, "dp0").unwrap());
+    thread::scope(|scope| {
+        let attaching = scope.spawn(|| datapath.attach_parent(index, "dp0"));
+        // It has to wait for them.
+        thread::sleep(Duration::from_millis(100));
+        fs::remove_dir_all(ending).unwrap();
+        attaching.join().unwrap().unwrap();
+    });
+    assert!(datapath.parent_attached(index, "dp0").unwrap());
+    sh("ip link del dp0");
+}
+
 #[test]
 fn a_parent_is_attached_and_detached_without_a_trace() {
     let pins = Pins::new("/sys/fs/bpf/test-parent");
@@ -85,7 +117,6 @@ fn a_parent_is_attached_and_detached_without_a_trace() {
     for _ in 0..2 {
         datapath.detach_parent(index, "dp0").unwrap();
     }
-    thread::sleep(std::time::Duration::from_millis(200));
     assert!(!datapath.parent_attached(index, "dp0").unwrap());
     assert_eq!(
         sh("tc qdisc show dev dp0; tc filter show dev dp0 ingress"),

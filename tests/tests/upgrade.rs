@@ -8,6 +8,7 @@ use ipvlan_ctl::kernel::Netns;
 use ipvlan_tests::{
     Lab, Namespace, Stream, ctl, ctl_command, ctl_output, eventually, figures_equal_the_kernels,
 };
+use nix::net::if_::if_nametoindex;
 
 const PINS: &str = "/sys/fs/bpf/ipvlan-ctl";
 
@@ -127,15 +128,16 @@ fn only(programs: &Programs) {
     let hash = set.split(['(', ')']).nth(1).expect("a hash");
     assert!(name.ends_with(hash), "{name} is not {set}");
     for parent in [Lab::PARENT, &routed()] {
-        assert!(datapath().parent_attached(0, parent).expect(parent));
+        let index = if_nametoindex(parent).expect(parent);
+        assert!(datapath().parent_attached(index, parent).expect(parent));
     }
     assert!(datapath().loopback_attached().expect("lo"));
     for name in ["ipv1", "ipv2"] {
-        assert!(
-            datapath()
-                .endpoint_attached(&netns(name), "eth0")
-                .expect(name)
-        );
+        let netns = netns(name);
+        let index = netns.run(|| if_nametoindex("eth0"));
+        let slot = index.expect(name).expect(name) - Datapath::FIRST_IFINDEX;
+        let attached = datapath().endpoint_attached(slot, &netns, "eth0");
+        assert!(attached.expect(name));
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
@@ -108,6 +110,11 @@ impl Owner {
     }
 }
 
+/// How long a link without a pin is waited for. The kernel ends it within a moment, and a process
+/// pins it at once.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Does this kernel have TCX, whose links a container cannot remove?
 pub fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
@@ -123,11 +130,12 @@ pub fn attach(root: &Path, owner: Owner, device: &str) -> Result<()> {
         clsact::ensure_qdisc(root, owner.index(), device)?;
     }
     for hook in owner.hooks() {
-        if attached_here(&mut set, hook, device)? {
+        let pin = owner.pin(root, hook);
+        if attached_here(&mut set, &pin, hook, device)? {
             continue;
         }
         if tcx {
-            attach_tcx(&owner.pin(root, hook), hook, device, &mut set)?;
+            attach_tcx(&pin, hook, device, &mut set)?;
         } else if !replace_filter(hook, device, &mut set)? {
             add_filter(hook, device, &mut set)?;
         }
@@ -136,25 +144,49 @@ pub fn attach(root: &Path, owner: Owner, device: &str) -> Result<()> {
 }
 
 fn attach_tcx(pin: &Path, hook: &Hook, device: &str, set: &mut OpenSet) -> Result<()> {
-    if pin.exists() {
-        if relink(pin, hook, set)? && attached_here(set, hook, device)? {
-            return Ok(());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if pin.exists() {
+            if relink(pin, hook, set)? && attached_here(set, pin, hook, device)? {
+                return Ok(());
+            }
+            // Of a device that is gone.
+            unlink(pin)?;
         }
-        // Of a device that is gone.
-        unlink(pin)?;
+        match link_tcx(pin, hook, device, set.get(hook)?) {
+            // By a link without a pin: it is about to end, or to be pinned by another process.
+            Err(e) if is_attached_already(&*e) && Instant::now() < deadline => thread::sleep(PAUSE),
+            linked => {
+                return linked.map_err(|e| attach_error(hook, device, pins::chain(&*e)));
+            }
+        }
     }
-    let program = set.get(hook)?;
-    let mut attach = || -> std::result::Result<(), Box<dyn std::error::Error>> {
-        let id = program.attach_with_options(
-            device,
-            hook.attach_type,
-            TcAttachOptions::TcxOrder(LinkOrder::first()),
-        )?;
-        let link: FdLink = program.take_link(id)?.try_into()?;
-        link.pin(pin)?;
-        Ok(())
-    };
-    attach().map_err(|e| attach_error(hook, device, pins::chain(&*e)))
+}
+
+type AnyError = Box<dyn std::error::Error>;
+
+fn link_tcx(
+    pin: &Path,
+    hook: &Hook,
+    device: &str,
+    program: &mut SchedClassifier,
+) -> std::result::Result<(), AnyError> {
+    let id = program.attach_with_options(
+        device,
+        hook.attach_type,
+        TcAttachOptions::TcxOrder(LinkOrder::first()),
+    )?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    link.pin(pin)?;
+    Ok(())
+}
+
+/// The kernel attaches a program to a device once only (`bpf_mprog_attach`, kernel/bpf/mprog.c).
+fn is_attached_already(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::EEXIST)
+    )
 }
 
 /// Puts the set's program in the place of the one that a pinned link has. `false` if the link or
@@ -244,19 +276,21 @@ fn keep_filter(filter: SchedClassifierLink) {
     std::mem::forget(filter);
 }
 
-/// Are the programs of the current set attached to `device` of the calling thread's namespace?
-pub fn attached(root: &Path, hooks: &[Hook], device: &str) -> Result<bool> {
+/// Are the owner's programs of the current set attached to `device` of the calling thread's
+/// namespace?
+pub fn attached(root: &Path, owner: Owner, device: &str) -> Result<bool> {
     let _held = programs::hold(root)?;
     let mut set = OpenSet::current(root)?;
-    for hook in hooks {
-        if !attached_here(&mut set, hook, device)? {
+    for hook in owner.hooks() {
+        if !attached_here(&mut set, &owner.pin(root, hook), hook, device)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-fn attached_here(set: &mut OpenSet, hook: &Hook, device: &str) -> Result<bool> {
+/// With TCX, only what has a pin stays: the kernel ends a link some time after its pin went.
+fn attached_here(set: &mut OpenSet, pin: &Path, hook: &Hook, device: &str) -> Result<bool> {
     let ours = set
         .get(hook)?
         .info()
@@ -265,7 +299,7 @@ fn attached_here(set: &mut OpenSet, hook: &Hook, device: &str) -> Result<bool> {
     if has_tcx() {
         let (_, programs) = SchedClassifier::query_tcx(device, hook.attach_type)
             .map_err(|e| attach_error(hook, device, pins::chain(&e)))?;
-        Ok(programs.iter().any(|program| program.id() == ours))
+        Ok(pin.exists() && programs.iter().any(|program| program.id() == ours))
     } else {
         Ok(clsact::program_ids(device, hook.attach_type)?.contains(&ours))
     }

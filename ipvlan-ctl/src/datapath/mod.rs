@@ -37,7 +37,7 @@ pub use trace::Tracer;
 
 use crate::kernel::{Netns, NetnsError};
 use batch::PerCpu;
-use hook::{Hook, Owner};
+use hook::Owner;
 
 #[derive(Debug, Error)]
 pub enum DatapathError {
@@ -192,8 +192,8 @@ impl Datapath {
     }
 
     /// Are the parent programs attached to this device?
-    pub fn parent_attached(&self, _index: u32, name: &str) -> Result<bool> {
-        hook::attached(&self.root, &Hook::PARENT, name)
+    pub fn parent_attached(&self, index: u32, name: &str) -> Result<bool> {
+        hook::attached(&self.root, Owner::Parent(index), name)
     }
 
     /// Keeps endpoints of modes l3 and l3s from the host's stack, which their packets reach by the
@@ -207,7 +207,7 @@ impl Datapath {
     }
 
     pub fn loopback_attached(&self) -> Result<bool> {
-        hook::attached(&self.root, &Hook::LOOPBACK, LOOPBACK)
+        hook::attached(&self.root, Owner::Loopback, LOOPBACK)
     }
 
     pub fn put_network(&self, network: &NetworkPolicy) -> Result<()> {
@@ -265,8 +265,8 @@ impl Datapath {
     }
 
     /// Are the endpoint programs attached to this slave?
-    pub fn endpoint_attached(&self, netns: &Netns, ifname: &str) -> Result<bool> {
-        netns.run(|| hook::attached(&self.root, &Hook::ENDPOINT, ifname))?
+    pub fn endpoint_attached(&self, slot: u32, netns: &Netns, ifname: &str) -> Result<bool> {
+        netns.run(|| hook::attached(&self.root, Owner::Endpoint(slot), ifname))?
     }
 
     /// Do the maps know of this endpoint and its addresses? Not where pins were deleted by hand.

@@ -122,7 +122,7 @@ impl Engine {
             }
         }
         if let Some(datapath) = self.loaded_datapath() {
-            match datapath.endpoint_attached(&netns, &link.view.name) {
+            match datapath.endpoint_attached(row.slot, &netns, &link.view.name) {
                 Ok(true) => {}
                 Ok(false) => damage.push(format!("the programs of {ifname} are off")),
                 Err(error) => damage.push(format!("the programs of {ifname}: {error}")),

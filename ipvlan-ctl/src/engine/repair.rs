@@ -232,7 +232,7 @@ impl Session<'_> {
             {
                 datapath.put_endpoint(&parent::policy(network), &policy(&row))?;
             }
-            if !datapath.endpoint_attached(&netns, &row.ifname)? {
+            if !datapath.endpoint_attached(row.slot, &netns, &row.ifname)? {
                 datapath.attach_endpoint(row.slot, &netns, &row.ifname)?;
                 done.push(format!(
                     "attached the programs of endpoint {} again",
