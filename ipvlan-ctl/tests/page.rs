@@ -221,7 +221,7 @@ fn the_page_in_chromium() {
     let create = "network create --subnet 10.0.0.0/24 -o parent=eth9 db_net";
     let created = ctl(folder.path(), create).output().unwrap();
     assert!(created.status.success(), "{created:?}");
-    let daemon = ctl(folder.path(), "daemon --log warn").spawn();
+    let daemon = ctl(folder.path(), "daemon --log warn --docker-plugin off").spawn();
     let _daemon = Running(daemon.unwrap());
     eventually("the daemon is ready", || {
         let status = ctl(folder.path(), "daemon status").output();

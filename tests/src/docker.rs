@@ -22,6 +22,9 @@ pub struct Docker {
 }
 
 impl Docker {
+    /// The socket of its API.
+    pub const API: &str = "/run/dockerd/socket";
+
     /// Starts one and waits until it answers; panics with its log where it never does.
     pub fn start() -> Self {
         Self::start_by(Command::new("env"))
@@ -36,7 +39,7 @@ impl Docker {
     }
 
     /// `env` is that command, perhaps by way of another.
-    fn start_by(mut env: Command) -> Self {
+    fn start_by(env: Command) -> Self {
         sh(&format!(
             "mkdir -p {ROOT}; mount -t tmpfs docker {ROOT}; mkdir -p {ROOT}/image/bin
              cp /bin/busybox {ROOT}/image/bin
@@ -44,34 +47,20 @@ impl Docker {
                  ln -s busybox {ROOT}/image/bin/$name
              done"
         ));
-        let log = File::create(format!("{ROOT}/log")).expect("a log");
-        let daemon = env
-            .arg(format!("PATH={}", path()))
-            .arg("dockerd")
-            .args(["--storage-driver=vfs", "--bridge=none", "--iptables=false"])
-            .args(["--ip6tables=false", "--log-level=warn"])
-            .arg(format!("--data-root={ROOT}/data"))
-            .arg(format!("--exec-root={ROOT}/exec"))
-            .arg(format!("--pidfile={ROOT}/pid"))
-            .arg(format!("--host={HOST}"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("dockerd starts");
-        let mut docker = Self { daemon };
-        let deadline = Instant::now() + START;
-        while !succeeds(&format!("{}\ndocker version", client())) {
-            let ended = docker.daemon.try_wait().expect("wait");
-            assert!(
-                ended.is_none() && Instant::now() < deadline,
-                "dockerd does not answer"
-            );
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        let docker = Self { daemon: serve(env) };
         docker.sh(&format!(
             "tar -C {ROOT}/image -c . | docker import - busybox"
         ));
         docker
+    }
+
+    /// Sends the daemon a signal that ends it, and starts it anew on what it left.
+    pub fn restart_by(&mut self, signal: &str) {
+        let pid = self.daemon.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(sent.expect("kill starts").success());
+        self.daemon.wait().expect("dockerd ends");
+        self.daemon = serve(Command::new("env"));
     }
 
     /// Runs a shell script in which `docker` talks to this daemon, and returns its output; panics
@@ -108,6 +97,38 @@ impl Docker {
         ));
         format!("/proc/{}/ns/net", pid.trim()).into()
     }
+}
+
+/// Starts the daemon by `env` and waits until it answers; panics where it never does.
+fn serve(mut env: Command) -> Child {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(format!("{ROOT}/log"))
+        .expect("a log");
+    let mut daemon = env
+        .arg(format!("PATH={}", path()))
+        .arg("dockerd")
+        .args(["--storage-driver=vfs", "--bridge=none", "--iptables=false"])
+        .args(["--ip6tables=false", "--log-level=warn"])
+        .arg(format!("--data-root={ROOT}/data"))
+        .arg(format!("--exec-root={ROOT}/exec"))
+        .arg(format!("--pidfile={ROOT}/pid"))
+        .arg(format!("--host={HOST}"))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("dockerd starts");
+    let deadline = Instant::now() + START;
+    while !succeeds(&format!("{}\ndocker version", client())) {
+        let ended = daemon.try_wait().expect("wait");
+        assert!(
+            ended.is_none() && Instant::now() < deadline,
+            "dockerd does not answer"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    daemon
 }
 
 /// PATH with Docker's programs.

@@ -38,7 +38,8 @@ impl Guide {
         sh(&self.commands(n))
     }
 
-    fn commands(&self, n: usize) -> String {
+    /// The commands of the `n`th session, as a shell script.
+    pub fn commands(&self, n: usize) -> String {
         let lines = self.block("console", n).lines();
         lines
             .filter_map(|line| line.strip_prefix("# "))

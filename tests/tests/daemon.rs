@@ -190,6 +190,9 @@ fn the_daemon_runs_as_its_hardened_unit() {
     let before = pid();
     systemd.ctl("reload");
     assert_eq!(pid(), before);
+    let plugin = "curl --silent --fail --unix-socket /run/docker/plugins/ipvlan-ctl.sock \
+                  --request POST http://docker/Plugin.Activate";
+    assert!(sh(plugin).contains("NetworkDriver"));
     // What it may do for the programs, too: the host's addresses are written into their maps.
     sh("ip addr add 10.77.0.1/32 dev lo");
     let dropped = || {

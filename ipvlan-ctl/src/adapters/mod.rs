@@ -2,4 +2,5 @@
 //! their results back. No logic, no state.
 
 pub mod cni;
+pub mod docker;
 pub mod netavark;

@@ -242,7 +242,7 @@ async fn remove_if_idle(engine: &Engine, network: &str) -> Result<(), EngineErro
     let Some(network) = engine.network_of_door(network, DOOR)? else {
         return Ok(());
     };
-    match engine.remove_network(network.id.as_str()).await {
+    match engine.remove_network(network.id.as_str(), false).await {
         Ok(_)
         // Another container is on it, or its own call removes it.
         | Err(EngineError::InUse { .. } | EngineError::NetworkBusy(_) | EngineError::Find(_)) => {

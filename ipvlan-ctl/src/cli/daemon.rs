@@ -1,6 +1,7 @@
 //! `ipvlan-ctl daemon`.
 
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -10,9 +11,10 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
 use super::{Places, print};
+use crate::adapters::docker;
 use crate::daemon::{self, Listen};
 
-/// Answer for names, and follow the host: its addresses, parents, namespaces that are gone
+/// Answer for names, be Docker's driver, and follow the host: its addresses, parents, namespaces
 ///
 /// Endpoints ask 127.0.0.11. Without the daemon everything but names works, and what a change
 /// on the host asks for waits for the next command. SIGHUP reads /etc/resolv.conf again.
@@ -28,7 +30,7 @@ pub(super) struct Command {
     /// How a line of the log looks
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     log_format: Format,
-    /// End once there has been no endpoint for ten seconds, as `run` starts it
+    /// End ten seconds after the last endpoint and network of Docker's, as `run` starts it
     #[arg(long)]
     until_idle: bool,
     /// Where metrics and the page are served: ADDRESS:PORT, or off
@@ -36,6 +38,19 @@ pub(super) struct Command {
     /// Whoever reaches the address may read them. [default: 127.0.0.1:9786, if it is free]
     #[arg(long, value_name = "ADDRESS", env = "IPVLAN_CTL_HTTP", value_parser = http)]
     http: Option<Listen>,
+    /// Socket on which Docker finds its driver, by the file's name, or off
+    ///
+    /// [default: /run/docker/plugins/ipvlan-ctl.sock, if it can be made]
+    #[arg(long, value_name = "SOCKET", env = "IPVLAN_CTL_DOCKER_PLUGIN")]
+    docker_plugin: Option<PathBuf>,
+    /// Socket of Docker's own, which is asked what its containers are called
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        env = "IPVLAN_CTL_DOCKER_API",
+        default_value = "/run/docker.sock"
+    )]
+    docker_api: PathBuf,
     #[command(subcommand)]
     command: Option<Sub>,
 }
@@ -83,9 +98,18 @@ impl Command {
             Some(Sub::Status { json }) => status(places, json),
             None => {
                 log(self.log, self.log_format);
+                let sockets = docker::Sockets {
+                    plugin: match self.docker_plugin {
+                        None => docker::Listen::Usual,
+                        Some(path) if path.as_os_str() == "off" => docker::Listen::Off,
+                        Some(path) => docker::Listen::At(path),
+                    },
+                    api: self.docker_api,
+                };
                 places.with_engine(async |engine| {
                     let http = self.http.unwrap_or(Listen::Usual);
-                    daemon::serve(engine, &places.daemon(), http, self.until_idle).await?;
+                    let home = places.daemon();
+                    daemon::serve(engine, &home, http, sockets, self.until_idle).await?;
                     Ok(ExitCode::SUCCESS)
                 })
             }

@@ -43,7 +43,7 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  ipvlan-ctl network rm db_net")]
     #[command(visible_alias = "remove")]
     Rm {
-        /// No error where there is no such network
+        /// No error where there is no such network; remove one that is Docker's
         #[arg(short, long)]
         force: bool,
         /// Names, ids or beginnings of ids
@@ -231,6 +231,8 @@ impl Command {
 impl Create {
     async fn run(self, engine: &Engine) -> anyhow::Result<ExitCode> {
         let request = CreateRequest {
+            id: None,
+            promised: false,
             external_ipam: false,
             name: self.name,
             driver: self.driver,
@@ -335,6 +337,7 @@ impl Connect {
 
     async fn run(self, engine: &Engine) -> anyhow::Result<ExitCode> {
         let request = ConnectRequest {
+            id: None,
             given: None,
             network: self.network,
             netns: netns_path(&self.target),
@@ -380,7 +383,7 @@ async fn inspect(
 async fn remove(engine: &Engine, force: bool, words: &[String]) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for word in words {
-        match engine.remove_network(word).await {
+        match engine.remove_network(word, force).await {
             Ok(_) => print(&format!("{word}\n"))?,
             Err(EngineError::Find(FindError::NotFound { .. })) if force => {}
             Err(error) => {

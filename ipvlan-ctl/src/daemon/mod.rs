@@ -27,6 +27,7 @@ pub use home::Home;
 pub use launch::LaunchError;
 pub use web::Listen;
 
+use crate::adapters::docker::{self, Docker};
 use crate::dns::ServerError;
 use crate::engine::{Engine, EngineError, Seen, Selection};
 use crate::kernel::{HostEvent, HostEvents, KernelError};
@@ -46,6 +47,8 @@ pub enum DaemonError {
         address: SocketAddr,
         error: io::Error,
     },
+    #[error("cannot listen for Docker at its plugin socket: {0}")]
+    Docker(io::Error),
     #[error("cannot take signals: {0}")]
     Signals(io::Error),
     #[error("cannot watch for ends: {0}")]
@@ -71,6 +74,7 @@ pub async fn serve(
     engine: &Engine,
     home: &Home,
     http: Listen,
+    sockets: docker::Sockets,
     until_idle: bool,
 ) -> Result<(), DaemonError> {
     engine.require_privileges()?;
@@ -90,10 +94,12 @@ pub async fn serve(
         idle_since: None,
         seen: None,
         names: Names::start()?,
+        docker: Docker::listen(sockets).map_err(DaemonError::Docker)?,
     };
     let mut control = Control::listen(home)?;
     let mut web = Web::listen(http).await?;
     daemon.look_at_everything().await;
+    daemon.ask_docker_for_names();
     let mut watchdog = watchdog();
     notify(&[NotifyState::Ready]);
     tracing::info!(pid = std::process::id(), "ready");
@@ -120,6 +126,7 @@ pub async fn serve(
                 let _ = reply.send(engine.topology(&Selection::default()).await);
             }
             event = daemon.events.next() => daemon.follow(event).await?,
+            event = daemon.docker.next() => daemon.serve_docker(event).await,
             () = daemon.names.changed() => daemon.names.leave_the_dead(),
             () = until(daemon.repair_at) => daemon.repair().await,
             () = until(daemon.idle_since.filter(|_| until_idle).map(|since| since + IDLE)) => break,
@@ -135,11 +142,12 @@ struct Daemon<'e> {
     engine: &'e Engine,
     events: HostEvents,
     repair_at: Option<Instant>,
-    /// `None` while there are endpoints.
+    /// `None` while there are endpoints, or networks of Docker's.
     idle_since: Option<Instant>,
     /// `None` if all endpoints are to be read anew.
     seen: Option<Seen>,
     names: Names,
+    docker: Docker,
 }
 
 impl Daemon<'_> {
@@ -167,7 +175,15 @@ impl Daemon<'_> {
             }
         };
         self.seen = Some(seen);
-        self.idle_since = match self.names.has_endpoints() {
+        self.note_idleness()
+    }
+
+    fn note_idleness(&mut self) -> Result<(), EngineError> {
+        let is_dockers = || -> Result<bool, EngineError> {
+            let networks = self.engine.networks()?;
+            Ok(networks.iter().any(|network| network.is_dockers()))
+        };
+        self.idle_since = match self.names.has_endpoints() || is_dockers()? {
             true => None,
             false => self.idle_since.or(Some(Instant::now())),
         };
@@ -191,11 +207,14 @@ impl Daemon<'_> {
     async fn follow(&mut self, event: Option<HostEvent>) -> Result<(), DaemonError> {
         match event {
             Some(HostEvent::Address) => self.follow_addresses().await,
-            Some(HostEvent::Link(name)) => match self.engine.rests_on(&name) {
-                Ok(true) => self.repair_soon(),
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, "cannot read the networks"),
-            },
+            Some(HostEvent::Link(name)) => {
+                self.follow_carried(&name).await;
+                match self.engine.rests_on(&name) {
+                    Ok(true) => self.repair_soon(),
+                    Ok(false) => {}
+                    Err(error) => tracing::error!(%error, "cannot read the networks"),
+                }
+            }
             Some(HostEvent::NamespaceGone) => self.repair_soon(),
             Some(HostEvent::Lost) => {
                 tracing::warn!("events of the kernel were lost");
@@ -209,6 +228,51 @@ impl Daemon<'_> {
             }
         }
         Ok(())
+    }
+
+    /// At once: until then the endpoint reaches nobody.
+    async fn follow_carried(&self, link: &str) {
+        match self.engine.follow_carried(link).await {
+            Ok(None) => {}
+            Ok(Some((network, endpoint))) => {
+                tracing::debug!(%endpoint.name, path = %endpoint.netns.display(), "followed");
+                if network.is_dockers() {
+                    self.docker.ask_names(&network.id, Some(&endpoint.id));
+                }
+            }
+            Err(error) => tracing::error!(%error, "cannot guard an endpoint"),
+        }
+    }
+
+    async fn serve_docker(&mut self, event: docker::Event) {
+        match event {
+            docker::Event::Names(names) => self.docker.take_names(self.engine, &names),
+            docker::Event::Call(call, reply) => {
+                let answer = docker::answer(self.engine, &call).await;
+                if let Err(error) = &answer {
+                    tracing::warn!(%error, "refused Docker");
+                } else if let Some(network) = call.made_network() {
+                    self.docker.ask_names(&network, None);
+                }
+                // dockerd may have been killed meanwhile.
+                let _ = reply.send(answer);
+                if let Err(error) = self.note_idleness() {
+                    tracing::error!(%error, "cannot read the networks");
+                }
+            }
+        }
+    }
+
+    /// Those that came while no daemon ran have their ids as names.
+    fn ask_docker_for_names(&self) {
+        match self.engine.networks() {
+            Ok(networks) => {
+                for network in networks.iter().filter(|network| network.is_dockers()) {
+                    self.docker.ask_names(&network.id, None);
+                }
+            }
+            Err(error) => tracing::error!(%error, "cannot read the networks"),
+        }
     }
 
     /// At once: until then an address that came is not guarded in all modes.

@@ -26,6 +26,8 @@ const ATTEMPTS: u32 = 8;
 /// A namespace that is to join a network.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectRequest {
+    /// A new one if `None`.
+    pub id: Option<Id>,
     /// Name, id or prefix of an id.
     pub network: String,
     /// Such as `/proc/PID/ns/net` or `/run/netns/NAME`.
@@ -46,11 +48,11 @@ pub struct ConnectRequest {
 }
 
 /// An endpoint's namespace, open, and how it is known later.
-struct Target {
-    netns: Netns,
-    identity: NetnsIdentity,
-    nsid: i32,
-    ifname: String,
+pub(super) struct Target {
+    pub netns: Netns,
+    pub identity: NetnsIdentity,
+    pub nsid: i32,
+    pub ifname: String,
 }
 
 impl Engine {
@@ -59,10 +61,18 @@ impl Engine {
         privilege::require()?;
         request.check()?;
         let target = self.open_target(request).await?;
+        self.connect_at(request, &target).await
+    }
+
+    pub(super) async fn connect_at(
+        &self,
+        request: &ConnectRequest,
+        target: &Target,
+    ) -> Result<EndpointRow> {
         let Some(mut session) = self.existing_session().await? else {
             return Err(not_found(&request.network).into());
         };
-        let (_, row) = session.connect(&request.network, request, &target).await?;
+        let (_, row) = session.connect(&request.network, request, target).await?;
         Ok(row)
     }
 
@@ -168,7 +178,7 @@ impl ConnectRequest {
     }
 }
 
-fn check_name(field: &str, name: &str) -> Result<(), Invalid> {
+pub(super) fn check_name(field: &str, name: &str) -> Result<(), Invalid> {
     let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(of_name) {
         Ok(())
@@ -252,10 +262,9 @@ impl Session<'_> {
                 .clone()
                 .unwrap_or_else(|| default_name(&request.netns));
             let neighbours = records.endpoints_in(target.identity, boot)?;
-            if let Some(other) = neighbours
-                .into_iter()
-                .find(|other| other.network == network.number)
-            {
+            if let Some(other) = neighbours.into_iter().find(|other| {
+                other.network == network.number && other.identity != NetnsIdentity::NONE
+            }) {
                 return Err(EngineError::AlreadyConnected {
                     target: target_name(&request.netns),
                     network: network.network.name,
@@ -283,7 +292,7 @@ impl Session<'_> {
                     .find(|address| address.is_ipv6() == v6)
             };
             let row = EndpointRow {
-                id: Id::random(),
+                id: request.id.clone().unwrap_or_else(Id::random),
                 network: network.number,
                 name,
                 aliases: request.aliases.clone(),
@@ -341,14 +350,15 @@ impl Session<'_> {
                 ifname: row.ifname,
             });
         }
-        datapath.attach_endpoint(row.slot, &target.netns, &row.ifname)?;
-        self.take_default_routes(&row, &target.netns).await?;
-        let addresses = SlaveAddresses {
-            plan: row.addresses.clone(),
-            link_local: row.link_local,
-        };
-        Netlink::configure_slave(&target.netns, slave.index, &row.ifname, &addresses).await?;
-
+        if target.identity != NetnsIdentity::NONE {
+            datapath.attach_endpoint(row.slot, &target.netns, &row.ifname)?;
+            self.take_default_routes(&row, &target.netns).await?;
+            let addresses = SlaveAddresses {
+                plan: row.addresses.clone(),
+                link_local: row.link_local,
+            };
+            Netlink::configure_slave(&target.netns, slave.index, &row.ifname, &addresses).await?;
+        }
         self.store.transaction(|records| {
             records.set_endpoint_state(&row.id, State::Ready)?;
             records.end(&row.id)
@@ -438,10 +448,11 @@ impl Session<'_> {
 
     async fn dismantle_endpoint(&mut self, id: &Id) -> Result<()> {
         // Building may have changed the row.
-        let Some(row) = self.store.records().endpoint(id)? else {
+        let Some(mut row) = self.store.records().endpoint(id)? else {
             return Ok(());
         };
         if row.boot == self.engine.boot {
+            row = self.engine.where_it_is(row).await?;
             // The slave goes first: its policy holds as long as it is there.
             self.engine.netlink.delete_slave(slave(&row)).await?;
             if let Some(datapath) = self.engine.loaded_datapath() {
@@ -597,9 +608,9 @@ fn given_leases(
 }
 
 /// What an endpoint cannot have: what others have leased, and what the host holds itself.
-struct Taken<'r> {
-    records: &'r Records<'r>,
-    host: &'r [IpAddr],
+pub(super) struct Taken<'r> {
+    pub records: &'r Records<'r>,
+    pub host: &'r [IpAddr],
 }
 
 impl Leases for Taken<'_> {

@@ -71,7 +71,7 @@ impl Engine {
         otherwise: EngineError,
     ) -> Result<()> {
         request.check_owned(&row.network)?;
-        match self.remove_network(row.network.id.as_str()).await {
+        match self.remove_network(row.network.id.as_str(), false).await {
             Ok(_) | Err(EngineError::Find(_)) => Ok(()),
             Err(EngineError::InUse { .. }) => Err(otherwise),
             Err(error) => Err(error),

@@ -5,6 +5,7 @@
 //! which may be repeated and takes back whatever has been done so far. A verb that fails calls
 //! it, a verb that removes calls it, and repair calls it for work whose process is gone.
 
+mod carried;
 mod check;
 mod endpoint;
 mod ensure;
@@ -13,6 +14,7 @@ mod meter;
 mod network;
 mod parent;
 mod privilege;
+mod promise;
 mod repair;
 mod selection;
 mod target;
@@ -65,6 +67,11 @@ pub enum EngineError {
     Find(#[from] FindError),
     #[error("network {0} is being made or removed by another process")]
     NetworkBusy(String),
+    #[error(
+        "network {0} is Docker's; `docker network rm {0}` removes it, or --force here if Docker has \
+         forgotten it"
+    )]
+    Dockers(String),
     #[error("network {network} is in use by {}", .endpoints.join(", "))]
     InUse {
         network: String,
@@ -244,6 +251,10 @@ fn find_network(rows: Vec<NetworkRow>, word: &str) -> Result<NetworkRow, FindErr
     rows.into_iter()
         .find(|row| row.network.id == *id)
         .ok_or_else(|| not_found(word))
+}
+
+fn no_such(id: &Id) -> EngineError {
+    EngineError::NoSuchEndpoint(id.to_string())
 }
 
 fn not_found(word: &str) -> FindError {

@@ -1,5 +1,7 @@
 //! `network create` and `network rm`.
 
+use std::borrow::Cow;
+
 use super::parent::{is_routed, others_on_parent, policy};
 use super::{
     Engine, EngineError, Result, Session, find_network, not_found, now, privilege, view, with_undo,
@@ -14,7 +16,8 @@ impl Engine {
     /// Makes a network. Nothing has changed when this fails.
     pub async fn create_network(&self, request: &CreateRequest) -> Result<Network> {
         privilege::require()?;
-        let (id, created) = (Id::random(), now());
+        let id = request.id.clone().unwrap_or_else(Id::random);
+        let created = now();
         let mut host = self.host_view().await?;
         if Store::open_existing(&self.state_dir)?.is_none() {
             // A wrong request makes no store.
@@ -25,6 +28,8 @@ impl Engine {
         let row = session.store.transaction(|records| {
             host.networks = networks(records)?;
             host.ula_seed = stored_seed(records, host.ula_seed)?;
+            let request = kept_promises(request, records)?;
+            host.used.extend(records.promised(created)?);
             let network = request.resolve(&host, id, created)?;
             records.begin(&network.id, "network create", &owner)?;
             Ok::<_, EngineError>(NetworkRow {
@@ -63,7 +68,7 @@ impl Engine {
     }
 
     /// What validation must know of the host; no networks yet, and a seed that is not stored.
-    async fn host_view(&self) -> Result<HostView> {
+    pub(super) async fn host_view(&self) -> Result<HostView> {
         let links = self.netlink.links().await?;
         Ok(HostView {
             links: links.into_iter().map(|link| link.view).collect(),
@@ -73,8 +78,9 @@ impl Engine {
         })
     }
 
-    /// Removes a network that has no endpoints. Returns its name.
-    pub async fn remove_network(&self, word: &str) -> Result<String> {
+    /// Removes a network that has no endpoints; with `force`, also one that Docker has in its list.
+    /// Returns its name.
+    pub async fn remove_network(&self, word: &str, force: bool) -> Result<String> {
         privilege::require()?;
         let Some(mut session) = self.existing_session().await? else {
             return Err(not_found(word).into());
@@ -85,6 +91,9 @@ impl Engine {
             let name = row.network.name.clone();
             if row.state != State::Ready {
                 return Err(EngineError::NetworkBusy(name));
+            }
+            if row.network.is_dockers() && !force {
+                return Err(EngineError::Dockers(name));
             }
             let endpoints = records.endpoints_of(row.number)?;
             if !endpoints.is_empty() {
@@ -112,11 +121,14 @@ impl Engine {
         drop(session);
         let mut removed = Vec::new();
         for row in networks.into_iter().filter(|row| chosen(&row.network)) {
-            match self.remove_network(row.network.id.as_str()).await {
+            match self.remove_network(row.network.id.as_str(), false).await {
                 Ok(name) => removed.push(name),
-                // In use, or someone else was quicker.
+                // In use, not ours to remove, or someone else was quicker.
                 Err(
-                    EngineError::InUse { .. } | EngineError::NetworkBusy(_) | EngineError::Find(_),
+                    EngineError::InUse { .. }
+                    | EngineError::Dockers(_)
+                    | EngineError::NetworkBusy(_)
+                    | EngineError::Find(_),
                 ) => {}
                 Err(error) => return Err(error),
             }
@@ -136,7 +148,24 @@ pub struct NetworkPlan {
     pub usage: Vec<Usage>,
 }
 
-fn networks(records: &Records<'_>) -> Result<Vec<Network>, StoreError> {
+/// The request with the ranges that its pools were promised with.
+fn kept_promises<'r>(
+    request: &'r CreateRequest,
+    records: &Records<'_>,
+) -> Result<Cow<'r, CreateRequest>, StoreError> {
+    let mut request = Cow::Borrowed(request);
+    if request.promised {
+        for subnet in request.subnets.clone() {
+            let Ok(subnet) = subnet.parse() else { continue };
+            if let Some(range) = records.take_promise(&subnet)? {
+                request.to_mut().ip_ranges.push(range.to_string());
+            }
+        }
+    }
+    Ok(request)
+}
+
+pub(super) fn networks(records: &Records<'_>) -> Result<Vec<Network>, StoreError> {
     let rows = records.networks()?;
     Ok(rows.into_iter().map(|row| row.network).collect())
 }
@@ -207,7 +236,7 @@ impl Session<'_> {
 }
 
 /// The host's ULA seed: the one stored, or `fresh`, which is stored then.
-fn stored_seed(records: &Records<'_>, fresh: [u8; 5]) -> Result<[u8; 5], StoreError> {
+pub(super) fn stored_seed(records: &Records<'_>, fresh: [u8; 5]) -> Result<[u8; 5], StoreError> {
     let encode = |seed: [u8; 5]| -> String { seed.iter().map(|b| format!("{b:02x}")).collect() };
     match records.meta(ULA_SEED)? {
         None => {

@@ -160,6 +160,10 @@ impl Session<'_> {
             if row.state != State::Ready || self.engine.is_alive(&row).await? {
                 continue;
             }
+            if self.follow(&row).await?.is_some() {
+                done.push(format!("followed endpoint {} to where it is now", row.name));
+                continue;
+            }
             let owner = &self.owner;
             let claimed = self
                 .store

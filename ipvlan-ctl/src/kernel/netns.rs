@@ -36,6 +36,12 @@ pub struct NetnsIdentity {
 }
 
 impl NetnsIdentity {
+    /// Of no namespace: cookies begin at 1.
+    pub const NONE: Self = Self {
+        cookie: 0,
+        inode: 0,
+    };
+
     /// Does the path lead to it? Holds for as long as the namespace is held, since inodes are
     /// given again after that.
     pub fn is_at(&self, path: &Path) -> bool {
@@ -96,9 +102,14 @@ impl Netns {
         Ok(NetnsIdentity { cookie, inode })
     }
 
+    /// The namespace of the calling thread.
+    pub fn own() -> Result<Self, NetnsError> {
+        Self::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
     /// Is it the namespace of the calling thread?
     pub fn is_own(&self) -> Result<bool, NetnsError> {
-        let own = Self::open(Path::new("/proc/thread-self/ns/net"))?;
+        let own = Self::own()?;
         let inode = |netns: &Self| {
             netns
                 .file

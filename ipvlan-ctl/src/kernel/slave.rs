@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv6Network};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
@@ -242,11 +242,7 @@ pub(super) async fn configure(
         // Without `--ipv6` the interface has no link-local address either, as Docker's.
         None => switches.push(("ipv6", "disable_ipv6")),
         Some(link_local) => {
-            inside.generate_no_address(index, name).await?;
-            let network = IpNetwork::V6(
-                ipnetwork::Ipv6Network::new(link_local, 64).expect("64 is a prefix length"),
-            );
-            inside.add_address(index, name, network).await?;
+            inside.add_link_local(index, name, link_local).await?;
         }
     }
     switch_on(netns, name, &switches)?;
@@ -325,6 +321,76 @@ impl Netlink {
             }
         }
         Ok(())
+    }
+
+    /// Stops the kernel from making a link-local address for a slave once it comes up.
+    pub async fn withhold_link_local(
+        netns: &Netns,
+        index: u32,
+        name: &str,
+    ) -> Result<(), KernelError> {
+        Self::open_in(netns)?.generate_no_address(index, name).await
+    }
+
+    /// Gives a slave that is up its link-local address, in the place of the kernel's own.
+    pub async fn give_link_local(
+        netns: &Netns,
+        index: u32,
+        name: &str,
+        link_local: Ipv6Addr,
+    ) -> Result<(), KernelError> {
+        let inside = Self::open_in(netns)?;
+        match inside.add_link_local(index, name, link_local).await {
+            Err(error) if error.errno() == Some(Errno::EEXIST) => {}
+            other => other?,
+        }
+        for (of, address) in inside.addresses_by_link().await? {
+            if let IpNetwork::V6(v6) = address
+                && of == index
+                && v6.ip().is_unicast_link_local()
+                && v6.ip() != link_local
+            {
+                inside.remove_address(index, name, v6).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// No error where it is gone.
+    async fn remove_address(
+        &self,
+        index: u32,
+        name: &str,
+        address: Ipv6Network,
+    ) -> Result<(), KernelError> {
+        let message = AddressMessageBuilder::<Ipv6Addr>::new()
+            .index(index)
+            .address(address.ip(), address.prefix())
+            .build();
+        match self
+            .request(
+                "remove an address from",
+                &format!("{name} ({address})"),
+                RouteNetlinkMessage::DelAddress(message),
+                0,
+            )
+            .await
+        {
+            Err(error) if error.errno() == Some(Errno::EADDRNOTAVAIL) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn add_link_local(
+        &self,
+        index: u32,
+        name: &str,
+        link_local: Ipv6Addr,
+    ) -> Result<(), KernelError> {
+        self.generate_no_address(index, name).await?;
+        let network =
+            IpNetwork::V6(Ipv6Network::new(link_local, 64).expect("64 is a prefix length"));
+        self.add_address(index, name, network).await
     }
 
     async fn add_routes(

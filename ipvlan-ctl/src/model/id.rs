@@ -23,6 +23,12 @@ impl Id {
         &self.0
     }
 
+    /// An identifier that another engine gave.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_digit = |c: u8| matches!(c, b'0'..=b'9' | b'a'..=b'f');
+        (text.len() == 64 && text.bytes().all(is_digit)).then(|| Self(text.to_owned()))
+    }
+
     /// Takes back what [`Id::as_str`] gave, from the store.
     pub fn from_stored(text: String) -> Self {
         Self(text)

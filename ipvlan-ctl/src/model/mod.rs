@@ -18,6 +18,7 @@ pub use find::{FindError, find};
 pub use id::Id;
 pub use invalid::Invalid;
 pub use network::{
-    AddressPlan, CreateRequest, DOOR_LABEL, Flag, HostView, LinkView, Mode, Network, Parent, Route,
+    AddressPlan, CreateRequest, DOCKERS_DOOR, DOOR_LABEL, Flag, HostView, LinkView, Mode, Network,
+    Parent, Route,
 };
 pub use pool::{Pool, Reservation, Usage};

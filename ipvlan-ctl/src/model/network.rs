@@ -80,6 +80,10 @@ impl Parent {
 /// door. Such an engine answers for names itself.
 pub const DOOR_LABEL: &str = "io.ipvlan-ctl.door";
 
+/// The value of [`DOOR_LABEL`] on Docker's networks. Docker has a list of its own, so they are its
+/// to remove.
+pub const DOCKERS_DOOR: &str = "docker";
+
 /// A network as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -112,7 +116,11 @@ pub struct Network {
 /// `network create` as the user said it: nothing parsed yet, so that each error can name its flag.
 #[derive(Debug, Clone, Default)]
 pub struct CreateRequest {
+    /// A new one if `None`.
+    pub id: Option<Id>,
     pub name: String,
+    /// Its pools were promised, with the ranges that they were asked for with.
+    pub promised: bool,
     /// `-d`; empty or `ipvlan` (or `ipvlan-ctl`).
     pub driver: Option<String>,
     pub internal: bool,
@@ -222,6 +230,13 @@ impl AddressPlan {
 }
 
 impl Network {
+    /// Did Docker make it?
+    pub fn is_dockers(&self) -> bool {
+        self.labels
+            .get(DOOR_LABEL)
+            .is_some_and(|door| door == DOCKERS_DOOR)
+    }
+
     /// The pool in whose subnet `address` lies.
     pub fn pool_of(&self, address: IpAddr) -> Option<&Pool> {
         self.pools.iter().find(|pool| pool.contains(address))

@@ -124,7 +124,7 @@ impl Pool {
     }
 
     /// The lowest address that may be the gateway: no edge of the subnet and no aux address.
-    pub(super) fn first_usable(&self) -> Option<IpAddr> {
+    pub fn first_usable(&self) -> Option<IpAddr> {
         let (first, last) = span(&self.subnet);
         let reserved = self.reserved();
         (first..=last)

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
+use super::ipam::Family;
 use super::options::{self, Families};
 use super::pool::{Reservation, covers, edges, overlap};
 use super::{CreateRequest, HostView, Invalid, Mode, Network, Pool};
@@ -66,6 +67,35 @@ pub fn resolve(
         }
     }
     Ok(pools)
+}
+
+impl Pool {
+    /// The pool of this subnet and range, or the first default one of the family that is free,
+    /// before there is a network that it is for. What that asks is asked when it is made.
+    pub fn asked_for(
+        subnet: Option<&str>,
+        range: Option<&str>,
+        family: Family,
+        host: &HostView,
+    ) -> Result<Self, Invalid> {
+        let request = CreateRequest {
+            subnets: subnet.into_iter().map(Into::into).collect(),
+            ip_ranges: range.into_iter().map(Into::into).collect(),
+            ..CreateRequest::default()
+        };
+        let needs = Needs {
+            families: Families {
+                v4: family == Family::V4,
+                v6: family == Family::V6,
+            },
+            // Of the modes, it may share the most.
+            mode: Mode::L3,
+            parent: "",
+            gateway: false,
+        };
+        let mut pools = resolve(&request, host, &needs)?;
+        Ok(pools.swap_remove(0))
+    }
 }
 
 impl Network {
@@ -764,6 +794,34 @@ mod tests {
         refuse("b=10.0.1.1", "10.0.0.0/24, 10.0.2.0/24");
         let alone = "--aux-address=a=10.0.0.5 n";
         refused(alone, &host, AUX_ADDRESS, "a=10.0.0.5", "--subnet");
+    }
+
+    #[test]
+    fn a_pool_alone_follows_the_same_rules() {
+        let mut host = host();
+        create("--subnet=10.0.0.0/24 l2", &mut host);
+        create(
+            "--subnet=10.1.0.0/24 -o parent=eth0 -o ipvlan_mode=l3 l3",
+            &mut host,
+        );
+        let ask = |subnet, range, family| Pool::asked_for(subnet, range, family, &host);
+        let default = ask(None, None, Family::V4).unwrap();
+        assert_eq!(default.subnet.to_string(), "172.18.0.0/16");
+        let default = ask(None, None, Family::V6).unwrap();
+        assert_eq!(default.subnet.to_string(), "fd11:2233:4455::/64");
+        let named = ask(Some("10.2.0.0/24"), Some("10.2.0.128/25"), Family::V4).unwrap();
+        assert_eq!(named.to_string(), "10.2.0.0/24 (range 10.2.0.128/25)");
+        // Whether it can be shared is seen when the mode and the parent are known.
+        ask(Some("10.1.0.0/24"), None, Family::V4).unwrap();
+        for (subnet, range, field) in [
+            (Some("10.0.0.0/16"), None, SUBNET),
+            (Some("10.2.0.1/24"), None, SUBNET),
+            (Some("fd00::/64"), None, SUBNET),
+            (Some("10.2.0.0/24"), Some("10.3.0.0/25"), IP_RANGE),
+            (None, Some("10.3.0.0/25"), IP_RANGE),
+        ] {
+            assert_eq!(ask(subnet, range, Family::V4).unwrap_err().field, field);
+        }
     }
 
     proptest! {

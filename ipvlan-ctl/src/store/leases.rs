@@ -1,4 +1,4 @@
-//! Leases, and the runs of consecutive addresses that they form.
+//! Leases, and the runs of consecutive addresses that they form; promised pools.
 //!
 //! The only writers are [`Records::lease`] and [`Records::release`], which keep both tables in
 //! step inside the caller's transaction.
@@ -10,8 +10,8 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{OptionalExtension, params};
 
 use super::{Records, StoreError};
-use crate::model::Id;
 use crate::model::ipam::{self, Leases, Run};
+use crate::model::{Id, Pool};
 
 /// An address as a column: its bytes in network order, whose order is the addresses'.
 struct Column(IpAddr);
@@ -34,6 +34,14 @@ impl FromSql for Column {
             .map(Column)
             .map_err(|error| FromSqlError::Other(error.into()))
     }
+}
+
+/// How many seconds a pool stays promised.
+const PROMISED: u64 = 60;
+
+fn network(text: &str) -> Result<IpNetwork, StoreError> {
+    text.parse()
+        .map_err(|_| StoreError::Corrupt(format!("{text} is no network")))
 }
 
 /// Keeps the runs of the families apart, as the schema's `family` has it.
@@ -112,6 +120,42 @@ impl Records<'_> {
             |row| row.get(0),
         )?;
         Ok(count as u64)
+    }
+
+    /// Notes that another engine was promised `pool`, in the place of an older promise.
+    pub fn promise(&self, pool: &Pool, now: u64) -> Result<(), StoreError> {
+        self.0.execute(
+            "INSERT OR REPLACE INTO promises (subnet, range, since) VALUES (?1, ?2, ?3)",
+            params![
+                pool.subnet.to_string(),
+                pool.range.map(|range| range.to_string()),
+                now as i64
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// The subnets that are promised. What was promised too long ago is forgotten.
+    pub fn promised(&self, now: u64) -> Result<Vec<IpNetwork>, StoreError> {
+        self.0.execute(
+            "DELETE FROM promises WHERE since NOT BETWEEN ?1 AND ?2",
+            params![now.saturating_sub(PROMISED) as i64, now as i64],
+        )?;
+        self.0
+            .prepare_cached("SELECT subnet FROM promises")?
+            .query_map([], |row| row.get::<_, String>(0))?
+            .map(|subnet| network(&subnet?))
+            .collect()
+    }
+
+    /// Ends a promise. Returns the range of the pool, if it was promised with one.
+    pub fn take_promise(&self, subnet: &IpNetwork) -> Result<Option<IpNetwork>, StoreError> {
+        let range: Option<Option<String>> = self
+            .0
+            .prepare_cached("DELETE FROM promises WHERE subnet = ?1 RETURNING range")?
+            .query_row([subnet.to_string()], |row| row.get(0))
+            .optional()?;
+        range.flatten().map(|range| network(&range)).transpose()
     }
 
     /// The run that holds `address`.

@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("endpoints_of_netns.sql"),
     include_str!("servers.sql"),
     include_str!("changes.sql"),
+    include_str!("promises.sql"),
 ];
 const VERSION: u32 = MIGRATIONS.len() as u32;
 

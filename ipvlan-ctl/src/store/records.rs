@@ -183,8 +183,8 @@ impl Records<'_> {
 
     pub fn set_network(&self, number: u32, network: &Network) -> Result<(), StoreError> {
         self.0.execute(
-            "UPDATE networks SET body = ?2 WHERE number = ?1",
-            params![number, serde_json::to_string(network)?],
+            "UPDATE networks SET name = ?2, body = ?3 WHERE number = ?1",
+            params![number, network.name, serde_json::to_string(network)?],
         )?;
         Ok(())
     }
@@ -338,6 +338,44 @@ impl Records<'_> {
                 ifname,
                 link_local.map(|address| address.to_string())
             ],
+        )?;
+        Ok(())
+    }
+
+    /// Writes down where an endpoint's slave is by now, and how it is called there.
+    pub fn place_endpoint(
+        &self,
+        id: &Id,
+        nsid: i32,
+        identity: NetnsIdentity,
+        ifname: &str,
+    ) -> Result<(), StoreError> {
+        self.0.execute(
+            "UPDATE endpoints SET nsid = ?2, cookie = ?3, inode = ?4, ifname = ?5 WHERE id = ?1",
+            params![
+                id.as_str(),
+                nsid,
+                identity.cookie as i64,
+                identity.inode as i64,
+                ifname
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Writes down where an endpoint's namespace is, or will be.
+    pub fn set_netns(&self, id: &Id, netns: &Path) -> Result<(), StoreError> {
+        self.0.execute(
+            "UPDATE endpoints SET netns = ?2 WHERE id = ?1",
+            params![id.as_str(), netns.to_string_lossy()],
+        )?;
+        Ok(())
+    }
+
+    pub fn rename_endpoint(&self, id: &Id, name: &str) -> Result<(), StoreError> {
+        self.0.execute(
+            "UPDATE endpoints SET name = ?2 WHERE id = ?1",
+            params![id.as_str(), name],
         )?;
         Ok(())
     }

@@ -377,3 +377,31 @@ fn abandoned_work_is_nobodys() {
             .unwrap()
     );
 }
+
+#[test]
+fn a_promise_is_kept_once_and_not_for_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let records = store.records();
+    let subnet = |text: &str| text.parse::<ipnetwork::IpNetwork>().unwrap();
+    let ranged = Pool {
+        range: Some(subnet("10.0.0.128/25")),
+        ..Pool::new(subnet("10.0.0.0/24"))
+    };
+    records.promise(&ranged, 100).unwrap();
+    records
+        .promise(&Pool::new(subnet("fd00::/64")), 130)
+        .unwrap();
+    assert_eq!(records.promised(150).unwrap().len(), 2);
+    let kept = records.take_promise(&ranged.subnet).unwrap();
+    assert_eq!(kept, ranged.range);
+    assert_eq!(records.take_promise(&ranged.subnet).unwrap(), None);
+    assert_eq!(records.promised(150).unwrap(), [subnet("fd00::/64")]);
+    // The clock may have been set back.
+    for now in [191, 129] {
+        records
+            .promise(&Pool::new(subnet("fd00::/64")), 130)
+            .unwrap();
+        assert!(records.promised(now).unwrap().is_empty(), "{now}");
+    }
+}

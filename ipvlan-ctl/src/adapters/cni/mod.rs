@@ -290,7 +290,7 @@ impl Work {
                 }
             }
             if valid.is_empty() {
-                match engine.remove_network(network.id.as_str()).await {
+                match engine.remove_network(network.id.as_str(), false).await {
                     Ok(_) | Err(EngineError::Find(_) | EngineError::InUse { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }
