@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use ipvlan_ctl::engine::Engine;
+use ipvlan_ctl::engine::{ConnectRequest, Engine, EngineError, netns_path};
+use ipvlan_ctl::model::CreateRequest;
 use ipvlan_tests::{
     Lab, Namespace, ctl, ctl_command, eventually, killed_before, refused, settles_as, sh, snapshot,
     traces,
@@ -86,61 +87,123 @@ fn host() -> String {
                for map in ADDRESSES SUBNETS; do bpftool map dump pinned $map; done")
 }
 
-/// Repairs without a process of its own.
-fn repair() -> Vec<String> {
+/// Does some work in this process.
+fn by_engine<T>(work: impl AsyncFnOnce(&Engine) -> Result<T, EngineError>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(async {
-        let engine = Engine::new(Path::new(STATE), Path::new(PINS)).expect("an engine");
-        engine.repair().await.expect("repair")
-    })
+    let worked = runtime.block_on(async {
+        let engine = Engine::new(Path::new(STATE), Path::new(PINS))?;
+        work(&engine).await
+    });
+    worked.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Kills `make`, and then `unmake`, before each of their steps. What was half made or half removed
-/// is gone after repair; what was whole still is, goes by `unmake`, and nothing of it is left.
-/// `now` tells more of the host than [`traces`] does, and is asked once all is over: whatever leaks
-/// stays.
-fn survives_every_kill(make: &str, unmake: &str, victim: &str, now: impl Fn() -> String) {
-    let (before, traces_before) = (now(), traces());
-    let is_there = || traces().contains(victim);
-    for step in 1.. {
-        let killed = killed_before(step, make);
-        let after = format!("`{make}` killed before {killed:?}");
-        repair();
-        if is_there() {
-            ctl(unmake);
-        }
-        settles_as(&traces_before, traces, &after);
-        if is_last(make, step, killed.as_deref()) {
-            break;
-        }
-    }
-    nothing_is_left(&before, &now, make);
+/// What is made and taken away over and over: by the program where it is to be killed, else in this
+/// process, since most of the time goes into the start of the program.
+struct Victim {
+    make: String,
+    unmake: String,
+    request: Request,
+}
 
-    let kept = KeptPrograms::of_the_made(make, unmake);
-    let mut whole = traces_before.clone();
-    for step in 1.. {
-        if !is_there() {
-            kept.put_back();
-            ctl(make);
-            whole = traces();
-        }
-        let killed = killed_before(step, unmake);
-        let after = format!("`{unmake}` killed before {killed:?}");
-        repair();
-        let expected = if killed.is_some() && is_there() {
-            &whole
-        } else {
-            &traces_before
-        };
-        settles_as(expected, traces, &after);
-        if is_last(unmake, step, killed.as_deref()) {
-            break;
+enum Request {
+    Network(CreateRequest),
+    Endpoint(ConnectRequest),
+}
+
+impl Victim {
+    const NAME: &str = "victim";
+
+    fn network(subnet: &str, parent: &str) -> Self {
+        Self {
+            make: format!("network create --subnet {subnet} -o parent={parent} victim"),
+            unmake: "network rm victim".into(),
+            request: Request::Network(CreateRequest {
+                name: Self::NAME.into(),
+                subnets: vec![subnet.into()],
+                options: vec![format!("parent={parent}")],
+                ..CreateRequest::default()
+            }),
         }
     }
-    nothing_is_left(&before, &now, unmake);
+
+    fn endpoint(network: &str) -> Self {
+        Self {
+            make: format!("network connect {network} victim"),
+            unmake: format!("network disconnect {network} victim"),
+            request: Request::Endpoint(ConnectRequest {
+                network: network.into(),
+                netns: netns_path(Self::NAME),
+                ..ConnectRequest::default()
+            }),
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        traces().contains(Self::NAME)
+    }
+
+    fn make_here(&self) {
+        by_engine(async |engine| match &self.request {
+            Request::Network(request) => engine.create_network(request).await.map(drop),
+            Request::Endpoint(request) => engine.connect(request).await.map(drop),
+        });
+    }
+
+    fn unmake_here(&self) {
+        by_engine(async |engine| match &self.request {
+            Request::Network(_) => engine.remove_network(Self::NAME, false).await.map(drop),
+            Request::Endpoint(request) => {
+                engine.disconnect(&request.network, Self::NAME, false).await
+            }
+        });
+    }
+
+    /// Kills the verb that makes it, and then the one that takes it away, before each of their
+    /// steps. What was half made or half removed is gone after repair; what was whole still is, can
+    /// be taken away, and nothing of it is left. `now` tells more of the host than [`traces`] does,
+    /// and is asked once all is over: whatever leaks stays.
+    fn survives_every_kill(&self, now: impl Fn() -> String) {
+        let (before, traces_before) = (now(), traces());
+        for step in 1.. {
+            let killed = killed_before(step, &self.make);
+            let after = format!("`{}` killed before {killed:?}", self.make);
+            by_engine(Engine::repair);
+            if self.is_there() {
+                self.unmake_here();
+            }
+            settles_as(&traces_before, traces, &after);
+            if is_last(&self.make, step, killed.as_deref()) {
+                break;
+            }
+        }
+        nothing_is_left(&before, &now, &self.make);
+
+        let kept = KeptPrograms::of(self);
+        let mut whole = traces_before.clone();
+        for step in 1.. {
+            if !self.is_there() {
+                kept.put_back();
+                self.make_here();
+                whole = traces();
+            }
+            let killed = killed_before(step, &self.unmake);
+            let after = format!("`{}` killed before {killed:?}", self.unmake);
+            by_engine(Engine::repair);
+            let expected = if killed.is_some() && self.is_there() {
+                &whole
+            } else {
+                &traces_before
+            };
+            settles_as(expected, traces, &after);
+            if is_last(&self.unmake, step, killed.as_deref()) {
+                break;
+            }
+        }
+        nothing_is_left(&before, &now, &self.unmake);
+    }
 }
 
 fn nothing_is_left(before: &str, now: impl Fn() -> String, verb: &str) {
@@ -164,10 +227,10 @@ struct KeptPrograms;
 impl KeptPrograms {
     const FOLDER: &str = "/sys/fs/bpf/kept";
 
-    fn of_the_made(make: &str, unmake: &str) -> Self {
-        ctl(make);
+    fn of(victim: &Victim) -> Self {
+        ctl(&victim.make);
         link_tree(Path::new(PINS), Path::new(Self::FOLDER), "abi");
-        ctl(unmake);
+        ctl(&victim.unmake);
         Self
     }
 
@@ -204,44 +267,34 @@ fn link_tree(from: &Path, to: &Path, prefix: &str) {
 #[test]
 fn a_connect_killed_at_any_step_leaves_nothing() {
     let _lab = db_net();
-    let ns = Namespace::new("victim");
-    survives_every_kill(
-        "network connect db_net victim",
-        "network disconnect db_net victim",
-        "victim",
-        || host() + &ns.sh("ip -brief link; ip -oneline addr; ip route; tc qdisc show"),
-    );
+    let ns = Namespace::new(Victim::NAME);
+    Victim::endpoint("db_net").survives_every_kill(|| {
+        host() + &ns.sh("ip -brief link; ip -oneline addr; ip route; tc qdisc show")
+    });
 }
 
 #[test]
 fn the_first_create_killed_at_any_step_leaves_nothing() {
     // It brings the programs with it, and the last network takes them away.
     let _lab = Lab::new();
-    survives_every_kill(
-        "network create --subnet 192.168.1.0/24 -o parent=eth9 victim",
-        "network rm victim",
-        "victim",
-        host,
-    );
+    Victim::network("192.168.1.0/24", "eth9").survives_every_kill(host);
 }
 
 #[test]
 fn a_later_create_killed_at_any_step_leaves_nothing() {
     let _lab = db_net();
-    survives_every_kill(
-        "network create --subnet 10.10.0.0/24 -o parent=eth9.10 victim",
-        "network rm victim",
-        "victim",
-        host,
-    );
+    Victim::network("10.10.0.0/24", "eth9.10").survives_every_kill(host);
 }
 
 #[test]
 fn fifty_at_once_get_fifty_addresses() {
     let _lab = db_net();
-    let namespaces: Vec<Namespace> = (0..50)
-        .map(|i| Namespace::new(&format!("many{i}")))
-        .collect();
+    let before = traces();
+    let names: Vec<String> = (0..50).map(|i| format!("many{i}")).collect();
+    // One process for all: of each kind there would be fifty.
+    let add: String = names.iter().map(|n| format!("netns add {n}\n")).collect();
+    sh(&format!("ip -batch - <<'END'\n{add}END"));
+    let namespaces: Vec<Namespace> = names.into_iter().map(|name| Namespace { name }).collect();
     let running: Vec<_> = namespaces
         .iter()
         .map(|ns| {
@@ -264,13 +317,20 @@ fn fifty_at_once_get_fifty_addresses() {
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    let mut addresses: Vec<String> = namespaces
-        .iter()
-        .map(|ns| ns.sh("ip -4 -oneline addr show eth0 | grep -o 'inet [0-9./]*'"))
+    let text = sh("for i in $(seq 0 49); do ip -n many$i -4 -oneline addr show dev eth0; done");
+    let mut addresses: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(3))
         .collect();
-    addresses.sort();
+    addresses.sort_unstable();
     addresses.dedup();
-    assert_eq!(addresses.len(), 50);
+    assert_eq!(addresses.len(), 50, "{text}");
+
+    drop(namespaces);
+    eventually("all are released at once", || {
+        by_engine(Engine::repair);
+        traces() == before
+    });
 }
 
 #[test]
