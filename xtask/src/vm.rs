@@ -111,7 +111,9 @@ impl Vm {
         vm.accelerator = if vm.kvm_works()? {
             "kvm"
         } else {
-            "tcg,thread=multi"
+            // One thread for all CPUs: where each has its own, one can run into an instruction that
+            // another is patching, and the kernel dies of it (int3 in netif_rx_internal).
+            "tcg,thread=single"
         };
         vm.boot_deadline = BOOT_DEADLINE;
         Ok(vm)
