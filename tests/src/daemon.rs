@@ -7,7 +7,7 @@ use crate::{ctl_command, ctl_output};
 
 /// Waits until `condition` holds; panics with `what` where it never does.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(90);
     while !condition() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(50));
