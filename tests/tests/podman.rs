@@ -47,15 +47,19 @@ fn the_podman_guide_is_true() {
     }
 }
 
+fn place_plugin() {
+    sh(&format!(
+        "mkdir -p {}; ln -sf \"$IPVLAN_CTL\" {PLUGIN}",
+        PLUGIN.trim_end_matches("/ipvlan-ctl")
+    ));
+}
+
 #[test]
 fn the_podman_plugin_makes_a_network_with_the_first_container_and_ends_it_with_the_last() {
     let _lab = Lab::new();
     ctl("network create --subnet 10.77.0.0/24 users_own");
     let before = traces();
-    sh(&format!(
-        "mkdir -p {}; ln -sf \"$IPVLAN_CTL\" {PLUGIN}",
-        PLUGIN.trim_end_matches("/ipvlan-ctl")
-    ));
+    place_plugin();
     let asked = json!({
         "name": "routed", "id": "2f259bab93aa", "driver": "ipvlan-ctl",
         "network_interface": format!("{}.20", Lab::PARENT),
@@ -129,10 +133,7 @@ fn the_podman_plugin_refuses_wrong_words_by_name_and_value() {
     let ns = Namespace::new("pod");
     ctl("network connect --name pod users_own pod");
     let before = traces();
-    sh(&format!(
-        "mkdir -p {}; ln -sf \"$IPVLAN_CTL\" {PLUGIN}",
-        PLUGIN.trim_end_matches("/ipvlan-ctl")
-    ));
+    place_plugin();
     let good = json!({
         "name": "n", "id": "2f", "driver": "ipvlan-ctl",
         "subnets": [{"subnet": "192.168.1.0/24"}], "options": {"parent": Lab::PARENT},

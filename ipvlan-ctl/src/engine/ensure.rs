@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Engine, EngineError, Result, privilege};
-use crate::model::{CreateRequest, DOOR_LABEL, Network};
+use crate::model::{CreateRequest, Network};
 use crate::store::{NetworkRow, Records, State, Store};
 
 /// How long to wait for another process that makes or removes the network.
@@ -21,12 +21,10 @@ impl Engine {
             .map(|row| row.network))
     }
 
-    /// The network with this very name, if the door with this name made it (see [`DOOR_LABEL`]).
+    /// The network with this very name, if it is [`Network::is_of_door`].
     pub fn network_of_door(&self, name: &str, door: &str) -> Result<Option<Network>> {
         let network = self.network_named(name)?;
-        let made_it =
-            |network: &Network| network.labels.get(DOOR_LABEL).is_some_and(|by| by == door);
-        Ok(network.filter(made_it))
+        Ok(network.filter(|network| network.is_of_door(door)))
     }
 
     /// The network of the request's name: made if there is none, and made again if the one that

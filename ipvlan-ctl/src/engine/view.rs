@@ -259,8 +259,9 @@ pub(super) fn usage(
             let foreign = foreign.iter().filter(|address| part.contains(**address));
             Ok::<_, StoreError>(leased(part)? + foreign.count() as u64)
         };
-        let in_range = taken(pool.range.as_ref().unwrap_or(&pool.subnet))?;
-        Ok(pool.usage(taken(&pool.subnet)?, in_range))
+        let in_subnet = taken(&pool.subnet)?;
+        let in_range = pool.range.as_ref().map_or(Ok(in_subnet), taken)?;
+        Ok(pool.usage(in_subnet, in_range))
     };
     network.pools.iter().map(of_pool).collect()
 }

@@ -230,11 +230,14 @@ impl AddressPlan {
 }
 
 impl Network {
+    /// Did another engine make it through the door of this name (see [`DOOR_LABEL`])?
+    pub fn is_of_door(&self, name: &str) -> bool {
+        self.labels.get(DOOR_LABEL).is_some_and(|door| door == name)
+    }
+
     /// Did Docker make it?
     pub fn is_dockers(&self) -> bool {
-        self.labels
-            .get(DOOR_LABEL)
-            .is_some_and(|door| door == DOCKERS_DOOR)
+        self.is_of_door(DOCKERS_DOOR)
     }
 
     /// The pool in whose subnet `address` lies.
