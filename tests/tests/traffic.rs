@@ -19,12 +19,31 @@ struct Pair {
 
 /// The page's `db_net` with `ipv1` (.10) and `ipv2` (.11).
 fn pair() -> Pair {
+    connected(
+        "--subnet 192.168.1.0/24 --gateway 192.168.1.1",
+        ["--ip 192.168.1.10", "--ip 192.168.1.11"],
+    )
+}
+
+/// [`pair`] with IPv6 too.
+fn dual_pair() -> Pair {
+    connected(
+        "--ipv6 --subnet 192.168.1.0/24 --subnet fd00:9::/64",
+        [
+            "--ip 192.168.1.10 --ip6 fd00:9::10",
+            "--ip 192.168.1.11 --ip6 fd00:9::11",
+        ],
+    )
+}
+
+/// `db_net` on the lab's parent, with `ipv1` and `ipv2` on it.
+fn connected(network: &str, [first, second]: [&str; 2]) -> Pair {
     let lab = Lab::new();
     let one = Namespace::new("ipv1");
     let two = Namespace::new("ipv2");
-    ctl("network create --subnet 192.168.1.0/24 --gateway 192.168.1.1 -o parent=eth9 db_net");
-    ctl("network connect --ip 192.168.1.10 db_net ipv1");
-    ctl("network connect --ip 192.168.1.11 db_net ipv2");
+    ctl(&format!("network create {network} -o parent=eth9 db_net"));
+    ctl(&format!("network connect {first} db_net ipv1"));
+    ctl(&format!("network connect {second} db_net ipv2"));
     Pair { lab, one, two }
 }
 
@@ -80,17 +99,6 @@ fn send_by_tcp(from: &Namespace, to: &Namespace, address: &str) {
     from.sh(&format!(
         "iperf3 --client {address} --bytes 8M --json > /dev/null"
     ));
-}
-
-/// [`pair`] with IPv6 too.
-fn dual_pair() -> Pair {
-    let lab = Lab::new();
-    let one = Namespace::new("ipv1");
-    let two = Namespace::new("ipv2");
-    ctl("network create --ipv6 --subnet 192.168.1.0/24 --subnet fd00:9::/64 -o parent=eth9 db_net");
-    ctl("network connect --ip 192.168.1.10 --ip6 fd00:9::10 db_net ipv1");
-    ctl("network connect --ip 192.168.1.11 --ip6 fd00:9::11 db_net ipv2");
-    Pair { lab, one, two }
 }
 
 #[test]
