@@ -217,3 +217,14 @@ async fn take(State(tell): State<mpsc::Sender<Event>>, uri: Uri, body: Bytes) ->
     let kind = "application/vnd.docker.plugins.v1.2+json";
     (status, [(header::CONTENT_TYPE, kind)], body.to_string()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spec_file_names_the_usual_socket() {
+        let spec = include_str!("../../../../contrib/docker/ipvlan-ctl.spec");
+        assert_eq!(spec, format!("unix://{}\n", Listen::USUAL));
+    }
+}
