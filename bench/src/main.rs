@@ -1,6 +1,7 @@
 //! The measuring half of `cargo xtask bench`. Each subcommand measures one thing as root, in
 //! namespaces that end with it, and prints its tables as JSON; `report` shows such files.
 
+mod attach;
 mod bpf;
 mod connect;
 mod dns;
@@ -35,6 +36,8 @@ enum Bench {
     Answer,
     /// `stats --json` of many endpoints
     Stats(stats::Args),
+    /// A container joins a network, by ours and by others
+    Attach(attach::Args),
     /// `network connect` of many endpoints, one after the other
     Connect(connect::Args),
     /// Shows measured tables
@@ -50,6 +53,7 @@ fn main() -> Result<()> {
         Bench::Dns(args) => dns::measure(&args)?,
         Bench::Answer => return dns::answer(),
         Bench::Stats(args) => stats::measure(&args)?,
+        Bench::Attach(args) => attach::measure(&args)?,
         Bench::Connect(args) => connect::measure(&args)?,
         Bench::Report(args) => return report::show(&args),
     };

@@ -1,6 +1,7 @@
 //! `bench`: how fast it is. The measuring itself is done by the crate `ipvlan-bench`, which is
 //! built and run from here.
 
+mod attach;
 mod connect;
 mod datapath;
 mod dns;
@@ -32,6 +33,8 @@ pub enum Bench {
     Dns(dns::Args),
     /// What it costs to read the figures of many endpoints
     Stats(stats::Args),
+    /// What it costs that a container joins a network, by ours and by others; in a VM
+    Attach(attach::Args),
     /// What a connect costs, against how many there are; in a VM
     Connect(connect::Args),
 }
@@ -43,6 +46,7 @@ impl Bench {
             Bench::Ipam(args) => ipam::bench(args),
             Bench::Dns(args) => dns::bench(args),
             Bench::Stats(args) => stats::bench(args),
+            Bench::Attach(args) => attach::bench(args),
             Bench::Connect(args) => connect::bench(args),
         }
     }
