@@ -1,5 +1,5 @@
-/// Where the running kernel keeps what tells whose packet it is: byte offsets of members, taken
-/// from the kernel's BTF.
+/// Where the running kernel keeps what tells whose packet it is, and in how many it is sent: byte
+/// offsets of members, taken from the kernel's BTF.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelLayout {
@@ -18,6 +18,12 @@ pub struct KernelLayout {
     pub socket_holds_net_bit: u32,
     /// `net_device.nd_net`
     pub device_net: u32,
+    /// `net_device.gso_max_segs`
+    pub device_max_segments: u32,
+    /// `net_device.gso_max_size`
+    pub device_max_size: u32,
+    /// `net_device.gso_ipv4_max_size`, or the same where there is one limit for all
+    pub device_max_size_v4: u32,
     /// `dst_entry.dev`
     pub route_device: u32,
     /// How many CPUs there may be.
@@ -34,6 +40,9 @@ impl KernelLayout {
         socket_holds_net: 0,
         socket_holds_net_bit: 0,
         device_net: 0,
+        device_max_segments: 0,
+        device_max_size: 0,
+        device_max_size_v4: 0,
         route_device: 0,
         cpus: 0,
     };

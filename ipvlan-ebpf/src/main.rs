@@ -16,7 +16,9 @@
 #![no_main]
 
 mod drops;
+mod gso;
 mod maps;
+mod memory;
 mod origin;
 mod party;
 mod programs;

@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use ipvlan_common::{
-    Address, AddressKey, AddressRecord, Counters, DropKey, Dropped, Endpoint, KernelLayout,
-    MAX_ENDPOINTS, StampKey, SubnetKey, Trace,
+    Address, AddressKey, AddressRecord, Counters, DropKey, Dropped, Endpoint, MAX_ENDPOINTS,
+    StampKey, SubnetKey, Trace,
 };
 
 /// An endpoint has a v4, a v6 and a link-local address.
@@ -56,14 +56,4 @@ static STAMP_KEY: [u32; 2] = [0; 2];
 pub fn stamp_key() -> StampKey {
     // SAFETY: a static of this program; volatile, since the loader sets it after compilation.
     StampKey::from_words(unsafe { core::ptr::read_volatile(&raw const STAMP_KEY) })
-}
-
-/// Set at load, as the running kernel has it.
-#[unsafe(no_mangle)]
-static KERNEL_LAYOUT: KernelLayout = KernelLayout::UNKNOWN;
-
-#[inline(always)]
-pub fn kernel_layout() -> KernelLayout {
-    // SAFETY: as above.
-    unsafe { core::ptr::read_volatile(&raw const KERNEL_LAYOUT) }
 }

@@ -4,10 +4,9 @@
 //! modes l3 and l3s to the host's loop-back, as if they were the host's. What the kernel notes
 //! about them on their way tells them apart; a packet's bytes cannot.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
 use ipvlan_common::{Family, KernelLayout, Packet};
 
-use crate::maps::kernel_layout;
+use crate::memory::{kernel_layout, read};
 use crate::party::is_host;
 use crate::skb::Skb;
 
@@ -26,10 +25,9 @@ pub enum Exit {
 /// it could not be parsed.
 #[inline(always)]
 pub fn is_foreign(skb: &Skb, packet: Option<&Packet>, exit: Exit) -> bool {
-    let layout = kernel_layout();
-    if layout.skb_socket == 0 {
+    let Some(layout) = kernel_layout() else {
         return false;
-    }
+    };
     let evidence = Evidence { skb, layout };
     let net = evidence.net_of_device(evidence.field(layout.skb_device));
     let socket = evidence.field(layout.skb_socket);
@@ -97,11 +95,4 @@ impl Evidence<'_> {
             && self.skb.ingress_ifindex() == 0
             && !self.crossed_a_device()
     }
-}
-
-/// A value in the kernel's memory; zero where there is none.
-#[inline(always)]
-fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
-    // SAFETY: the helper takes any address, and fails where nothing can be read.
-    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.unwrap_or_default()
 }

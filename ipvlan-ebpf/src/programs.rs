@@ -8,6 +8,7 @@ use aya_ebpf::{
 use ipvlan_common::{DropKey, EndpointFlags, Family, Hook, Packet, Reason, Stamp, is_looped};
 
 use crate::drops;
+use crate::gso;
 use crate::maps::COUNTERS;
 use crate::origin::{Exit, is_foreign};
 use crate::party::{Party, Verdict, owner, parse};
@@ -40,8 +41,9 @@ pub fn endpoint_egress(ctx: TcContext) -> i32 {
         if let Some(counters) = COUNTERS.get_ptr_mut(sender.slot) {
             // SAFETY: this CPU's own value.
             let count = unsafe { &mut (*counters).tx[packet.family as usize & 3] };
-            count.packets += 1;
-            count.bytes += skb.len();
+            let sent = gso::sent(skb);
+            count.packets += sent.packets;
+            count.bytes += sent.bytes;
         }
         Ok(())
     })

@@ -26,9 +26,24 @@ impl<'a> Skb<'a> {
         self.0.len() as u64
     }
 
+    /// The sum over the packets that a GSO packet would be cut into, each with headers of its own
+    /// (`qdisc_pkt_len_init`). Known on the way out only.
+    #[inline(always)]
+    pub fn wire_len(&self) -> u64 {
+        // SAFETY: the context is valid for the whole program.
+        u64::from(unsafe { (*self.raw()).wire_len })
+    }
+
+    /// How many these would be; 0 if the packet is none of GSO, or of a raw socket that did not say.
+    #[inline(always)]
+    pub fn gso_segments(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.raw()).gso_segs }
+    }
+
     #[inline(always)]
     pub fn ifindex(&self) -> u32 {
-        // SAFETY: the context is valid for the whole program.
+        // SAFETY: as above.
         unsafe { (*self.raw()).ifindex }
     }
 

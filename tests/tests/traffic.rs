@@ -180,6 +180,68 @@ fn figures_are_the_kernels_for_segmented_udp_and_multicast() {
 }
 
 #[test]
+fn figures_are_the_kernels_whatever_its_device_may_send() {
+    let Pair { lab, one, two } = dual_pair();
+    lab.wire.sh("ip addr add fd00:9::3/64 dev sw0 nodad");
+    let wire = &lab.wire;
+    for neighbour in ["192.168.1.11", Lab::WIRE, "fd00:9::11", "fd00:9::3"] {
+        assert!(one.pings(neighbour));
+    }
+    let ways = [
+        (&two, "192.168.1.11:7001"),
+        (wire, "192.168.1.3:7001"),
+        (&two, "[fd00:9::11]:7001"),
+        (wire, "[fd00:9::3]:7001"),
+    ];
+    let ways = ways.map(|(namespace, address)| {
+        let receiver = namespace.udp(address);
+        receiver.set_read_timeout(Some(PATIENCE)).expect("a time");
+        let sender = one.udp("[::]:0");
+        setsockopt(&sender, sockopt::UdpGsoSegment, &1000).expect("UDP_SEGMENT");
+        sender
+            .connect(address.replace("192", "::ffff:192"))
+            .expect("a route");
+        (sender, receiver)
+    });
+    let counted = || {
+        let since = [Since::now("ipv1", &one), Since::now("ipv2", &two)];
+        for (sender, receiver) in &ways {
+            for _ in 0..10 {
+                sender.send(&[7; 9500]).expect("ten packets");
+                let mut bytes = 0;
+                while bytes < 9500 {
+                    bytes += receiver.recv(&mut [0; 2000]).expect("a packet");
+                }
+            }
+        }
+        let [sent, _] = since.map(|since| since.figures_equal_the_kernels());
+        sent.tx_packets
+    };
+    // Each way, in packets of ten segments: as one packet, or in ten.
+    let whole = 40..80;
+    let cut = 400..440;
+    for (change, packets) in [
+        ("true", &whole),
+        ("ip link set eth0 gso_max_segs 1", &cut),
+        ("ip link set eth0 gso_max_segs 9", &cut),
+        ("ip link set eth0 gso_max_segs 10", &whole),
+        ("ip link set eth0 gso_max_size 9000", &cut),
+        ("ip link set eth0 gso_max_size 10000", &whole),
+        // Of these, the kernel switches those only that ipvlan does not always have.
+        (
+            "for what in tx sg tso gso gro rx tx-udp-segmentation tx-gso-list tx-nocache-copy; do
+                 ethtool -K eth0 $what off || true
+             done",
+            &whole,
+        ),
+    ] {
+        one.sh(change);
+        let sent = counted();
+        assert!(packets.contains(&sent), "{change}: {sent}");
+    }
+}
+
+#[test]
 fn figures_are_the_kernels_in_modes_l3_and_l3s() {
     let lab = Lab::new();
     lab.wire

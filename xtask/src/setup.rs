@@ -42,9 +42,10 @@ const VM: [&str; 8] = [
 ];
 
 /// What is called inside a VM, which sees the host's own files.
-const GUEST: [&str; 17] = [
+const GUEST: [&str; 18] = [
     "bind9-dnsutils",
     "dnsmasq-base",
+    "ethtool",
     "musl-tools",
     "iproute2",
     "iputils-ping",

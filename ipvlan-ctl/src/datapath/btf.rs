@@ -37,6 +37,7 @@ pub fn kernel_layout() -> Result<KernelLayout> {
     let types = Types::parse(&bytes).ok_or(BtfError::Malformed)?;
     let byte = |of: &str, member: &str| Ok::<_, BtfError>(types.bit(of, member)? / 8);
     let holds_net = types.bit("sock_common", "skc_net_refcnt")?;
+    let max_size = byte("net_device", "gso_max_size")?;
     Ok(KernelLayout {
         skb_socket: byte("sk_buff", "sk")?,
         skb_device: byte("sk_buff", "dev")?,
@@ -46,6 +47,10 @@ pub fn kernel_layout() -> Result<KernelLayout> {
         socket_holds_net: holds_net / 8,
         socket_holds_net_bit: 1 << (holds_net % 8),
         device_net: byte("net_device", "nd_net")?,
+        device_max_segments: byte("net_device", "gso_max_segs")?,
+        device_max_size: max_size,
+        // Not before Linux 6.3.
+        device_max_size_v4: byte("net_device", "gso_ipv4_max_size").unwrap_or(max_size),
         route_device: byte("dst_entry", "dev")?,
         cpus: nr_cpus().map_err(|(path, source)| BtfError::Read { path, source })? as u32,
     })
