@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder, VlanId};
 use ipvlan_tests::{
     Attack, Ear, Figures, GUARDED, Lab, Namespace, OPEN, Raw, attack, ctl, datagram,
-    detach_all_programs, dropped_on, kernel, mac_of, sh, show, text_of, tried,
+    detach_all_programs, dropped_on, figures_equal_the_kernels, kernel, mac_of, sh, show, text_of,
+    tried,
 };
 
 const OTHERS: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
@@ -208,27 +209,34 @@ fn a_second_slave_in_mode_l3s_gains_nothing() {
     second_slave("l3s");
 }
 
-#[test]
-fn no_vlan_tag_leads_to_the_host() {
-    let (lab, one, two) = db_net("");
+/// The host's own device for VLAN 5 on the parent, and who hears what comes there.
+fn hosts_vlan() -> Ear {
     sh("ip link add link eth9 name eth9.5 type vlan id 5
         ip addr add 10.5.0.1/24 dev eth9.5
         ip link set eth9.5 up");
+    Ear::at("10.5.0.1", None)
+}
+
+/// A datagram to [`hosts_vlan`], to the MAC that all slaves share.
+fn tagged(mac: [u8; 6], word: &str) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(mac, mac)
+        .single_vlan(VlanId::try_new(5).expect("an id"))
+        .ipv4([10, 5, 0, 2], [10, 5, 0, 1], 64)
+        .udp(Ear::PORT, Ear::PORT);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, word.as_bytes()).expect("a frame");
+    frame
+}
+
+#[test]
+fn no_vlan_tag_leads_to_the_host() {
+    let (lab, one, two) = db_net("");
+    let host = hosts_vlan();
     one.sh("ip link add link eth0 name eth1 type ipvlan mode l2
             ip link set eth1 up");
-    let host = Ear::at("10.5.0.1", None);
     let mac = mac_of(Some(&one), "eth0");
-    let tagged = |word: &str| {
-        let builder = PacketBuilder::ethernet2(mac, mac)
-            .single_vlan(VlanId::try_new(5).expect("an id"))
-            .ipv4([10, 5, 0, 2], [10, 5, 0, 1], 64)
-            .udp(Ear::PORT, Ear::PORT);
-        let mut frame = Vec::new();
-        builder.write(&mut frame, word.as_bytes()).expect("a frame");
-        frame
-    };
     let (own, second) = (Raw::on(&one, "eth0"), Raw::on(&one, "eth1"));
-    let (first_frame, second_frame) = (tagged("own"), tagged("second"));
+    let (first_frame, second_frame) = (tagged(mac, "own"), tagged(mac, "second"));
     let attacks = [
         attack("a tag by its own interface", |within| {
             host.hears("own", within, || own.send(&first_frame))
@@ -352,6 +360,51 @@ fn what_it_does_to_its_interface_changes_nothing() {
         detach_all_programs(&[&one, &two]);
     };
     show(&attacks, noticed, take_off);
+}
+
+#[test]
+fn what_it_sets_with_ethtool_changes_nothing() {
+    let (lab, one, two) = db_net("");
+    let (wire, host) = (Ear::open(Some(&lab.wire)), hosts_vlan());
+    // Whatever the kernel takes of it; most is refused.
+    one.sh(
+        "ethtool -k eth0 | sed -n 's/^\\s*\\([a-z0-9-]*\\): \\(on\\|off\\).*/\\1 \\2/p' |
+            while read feature state; do
+                if [ $state = on ]; then other=off; else other=on; fi
+                ethtool -K eth0 $feature $other || true
+            done
+            for words in '-s eth0 msglvl 7' '-s eth0 speed 10 duplex half autoneg off' \
+                '-G eth0 rx 64 tx 64' '-L eth0 combined 1' '-A eth0 rx off tx off' \
+                '-C eth0 rx-usecs 1000' '-K eth0 rxvlan off txvlan off'; do
+                ethtool $words || true
+            done",
+    );
+    assert!(one.pings("192.168.1.11") && one.pings(Lab::WIRE));
+    assert!(
+        !one.succeeds("ip link add link eth0 name eth5 type vlan id 5"),
+        "ipvlan takes no VLAN device"
+    );
+    one.sh("ip addr add 192.168.1.66/24 dev eth0");
+    let mouth = Ear::at("192.168.1.66", Some(&one));
+    let raw = Raw::on(&one, "eth0");
+    let mac = mac_of(Some(&one), "eth0");
+    let frame = tagged(mac, "tagged");
+    let attacks = [
+        attack("another's address", |within| {
+            wire.hears("another", within, || mouth.say("another", Lab::WIRE))
+                .is_some()
+        }),
+        attack("a VLAN tag", |within| {
+            host.hears("tagged", within, || raw.send(&frame)).is_some()
+        }),
+    ];
+    let noticed = || {
+        let figures = Figures::of("ipv1");
+        assert!(figures.dropped("spoofed-source") > 0, "{figures:?}");
+        assert!(figures.dropped("unknown-protocol") > 0, "{figures:?}");
+        figures_equal_the_kernels("ipv2", &two);
+    };
+    show(&attacks, noticed, || detach_all_programs(&[&one, &two]));
 }
 
 #[test]
