@@ -47,20 +47,24 @@ impl Docker {
                  ln -s busybox {ROOT}/image/bin/$name
              done"
         ));
-        let docker = Self { daemon: serve(env) };
+        let docker = Self {
+            daemon: serve(env, &[]),
+        };
         docker.sh(&format!(
             "tar -C {ROOT}/image -c . | docker import - busybox"
         ));
         docker
     }
 
-    /// Sends the daemon a signal that ends it, and starts it anew on what it left.
-    pub fn restart_by(&mut self, signal: &str) {
+    /// Sends the daemon a signal that ends it, and starts it anew, with these options more, on
+    /// what it left. In between there is none, which is when `meanwhile` is called.
+    pub fn restart_by(&mut self, signal: &str, options: &[&str], meanwhile: impl FnOnce()) {
         let pid = self.daemon.id().to_string();
         let sent = Command::new("kill").args(["-s", signal, &pid]).status();
         assert!(sent.expect("kill starts").success());
         self.daemon.wait().expect("dockerd ends");
-        self.daemon = serve(Command::new("env"));
+        meanwhile();
+        self.daemon = serve(Command::new("env"), options);
     }
 
     /// Runs a shell script in which `docker` talks to this daemon, and returns its output; panics
@@ -100,7 +104,7 @@ impl Docker {
 }
 
 /// Starts the daemon by `env` and waits until it answers; panics where it never does.
-fn serve(mut env: Command) -> Child {
+fn serve(mut env: Command, options: &[&str]) -> Child {
     let log = File::options()
         .create(true)
         .append(true)
@@ -115,6 +119,7 @@ fn serve(mut env: Command) -> Child {
         .arg(format!("--exec-root={ROOT}/exec"))
         .arg(format!("--pidfile={ROOT}/pid"))
         .arg(format!("--host={HOST}"))
+        .args(options)
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()

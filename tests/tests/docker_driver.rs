@@ -1,13 +1,22 @@
 //! Docker's networks by our driver: a stock dockerd, and our daemon beside it.
 
+use std::fs;
+
 use ipvlan_tests::{
     Daemon, Docker, Figures, Guide, Lab, ctl, ctl_command, eventually, kernel, refused, settles_as,
-    traces,
+    sh, traces,
 };
 use serde_json::Value;
 
-fn daemon() -> Daemon {
-    Daemon::start_by(ctl_command(["daemon", "--docker-api", Docker::API]))
+/// Where dockerd looks for our socket by itself, and where the one lies that it finds by our spec
+/// file.
+const PLUGIN: &str = "/run/docker/plugins/ipvlan-ctl.sock";
+const ELSEWHERE: &str = "/run/elsewhere/ipvlan-ctl.sock";
+const SPECS: &str = "/etc/docker/plugins";
+
+fn daemon(plugin: &str) -> Daemon {
+    let sockets = ["--docker-api", Docker::API, "--docker-plugin", plugin];
+    Daemon::start_by(ctl_command(["daemon"].into_iter().chain(sockets)))
 }
 
 /// `stats` has these containers by their names.
@@ -24,7 +33,7 @@ fn are_known(containers: &[&str]) -> bool {
 fn docker_s_networks_are_ours() {
     let lab = Lab::new();
     let before = traces();
-    let mut ours = daemon();
+    let mut ours = daemon(PLUGIN);
     let mut docker = Docker::start();
     let guide = Guide::of(
         include_str!("../../docs/docker.md"),
@@ -36,7 +45,9 @@ fn docker_s_networks_are_ours() {
         // Nothing of this depends on the kernel, and Docker is slow in a VM.
         refuses(&docker);
         more(&guide, &docker);
-        ours = restart(ours, &mut docker);
+        holds_in(&lab, &docker);
+        ours = killed(ours, &mut docker);
+        ours = stopped(ours, &mut docker);
         docker.sh(&guide.commands(5));
     } else {
         docker.sh("docker rm -f ipv1 && docker network rm db_net isolated1 isolated2 isolated3");
@@ -101,9 +112,10 @@ fn refuses(docker: &Docker) {
     settles_as(before, traces, "a refused container leaves nothing");
 }
 
-/// Two stacks, a VLAN, mode l3, and our IPAM.
+/// Two stacks, a VLAN, mode l3, an internal network, and our IPAM.
 fn more(guide: &Guide, docker: &Docker) {
-    docker.sh(&guide.commands(2));
+    let said = docker.sh(&guide.commands(2));
+    assert_eq!(said.matches(" 0% packet loss").count(), 1, "{said}");
     let said = docker.sh(&guide.commands(3));
     assert_eq!(said.matches(" 0% packet loss").count(), 1, "{said}");
     eventually("each has its name", || {
@@ -146,21 +158,86 @@ fn guards(docker: &Docker) {
     docker.exec("--privileged ipv1", "ip addr del 192.168.1.77/24 dev eth0");
 }
 
-/// Each is killed in turn.
-fn restart(ours: Daemon, docker: &mut Docker) -> Daemon {
+/// Of what is wired to the internal network's parent only its own subnet is reached, and the host
+/// never.
+fn holds_in(lab: &Lab, docker: &Docker) {
+    sh("ip addr add 10.40.0.254/24 dev eth9.40");
+    lab.wire
+        .sh("ip link add link sw0 name sw0.40 type vlan id 40
+         ip addr add 10.40.0.253/24 dev sw0.40; ip addr add 10.41.0.1/24 dev sw0.40
+         ip link set sw0.40 up");
+    sh("ping -c 1 -w 5 10.40.0.253");
+    docker.exec("i1", "ping -c 1 -w 5 10.40.0.253");
+    let routes = docker.exec("i1", "ip route");
+    assert!(!routes.contains("default"), "{routes}");
+
+    let dropped = |reason: &str| Figures::of("i1").dropped(reason);
+    let (outside, to_host) = (dropped("outside-internal"), dropped("endpoint-to-host"));
+    docker.sh(
+        "! docker exec --privileged i1 sh -c 'ip route add 10.41.0.0/24 dev eth0
+             ping -c 1 -W 1 10.41.0.1 || ping -c 1 -W 1 10.40.0.254'",
+    );
+    assert!(dropped("outside-internal") > outside);
+    assert!(dropped("endpoint-to-host") > to_host);
+    sh("! ping -c 1 -W 1 10.40.0.11");
+    lab.wire.sh("! ping -c 1 -W 1 -I 10.41.0.1 10.40.0.11");
+}
+
+/// Each is killed in turn. Docker ends its containers then, as it is not told otherwise yet.
+fn killed(ours: Daemon, docker: &mut Docker) -> Daemon {
     ours.end_by("KILL");
-    let ours = daemon();
+    let ours = daemon(PLUGIN);
     assert!(are_known(&["ipv1", "v10", "r1"]));
     assert_eq!(ctl("repair"), "");
     docker.sh("docker restart -t 0 ipv1 && docker exec ipv1 ping -c 3 192.168.1.3");
     eventually("it is known again", || are_known(&["ipv1"]));
 
-    docker.restart_by("KILL");
+    docker.restart_by("KILL", &["--live-restore"], || ());
     docker.sh("docker start ipv1 v10");
     eventually("they are known again", || are_known(&["ipv1", "v10"]));
     docker.sh("docker exec ipv1 ping -c 3 192.168.1.3");
-    let network: Value = serde_json::from_str(&docker.sh("docker network inspect db_net"))
-        .expect("docker prints JSON");
-    assert_eq!(network[0]["Driver"], "ipvlan-ctl");
+    assert_eq!(driver_of(docker, "db_net"), "ipvlan-ctl");
     ours
+}
+
+/// Each is stopped in turn while containers run, which neither they nor their figures notice.
+/// Ours then serves elsewhere, where Docker finds it by the spec file.
+fn stopped(ours: Daemon, docker: &mut Docker) -> Daemon {
+    let container = docker.netns("ipv1");
+    let pings = || {
+        sh(&format!(
+            "nsenter --net={} ping -c 2 -w 5 192.168.1.3",
+            container.display()
+        ))
+    };
+    let before = (traces(), Figures::of("ipv1").counters.tx_packets);
+
+    assert_eq!(ours.end_by("TERM").code(), Some(0));
+    pings();
+    let spec = include_str!("../../contrib/docker/ipvlan-ctl.spec").replace(PLUGIN, ELSEWHERE);
+    fs::create_dir_all(SPECS).expect("a folder for spec files");
+    fs::write(format!("{SPECS}/ipvlan-ctl.spec"), spec).expect("a spec file");
+    let ours = daemon(ELSEWHERE);
+    pings();
+
+    docker.restart_by("TERM", &["--live-restore"], || drop(pings()));
+    pings();
+    assert_eq!(before.0, traces());
+    assert!(Figures::of("ipv1").counters.tx_packets >= before.1 + 8);
+    assert!(are_known(&["ipv1", "v10"]));
+    assert_eq!(ctl("repair"), "");
+    assert_eq!(driver_of(docker, "db_net"), "ipvlan-ctl");
+
+    // What was there before is Docker's to change still, and so is what is new.
+    docker.sh("docker network disconnect isolated1 ipv1
+         docker network connect isolated3 ipv1
+         docker run --rm --net=db_net busybox ping -c 3 192.168.1.11");
+    fs::remove_file(format!("{SPECS}/ipvlan-ctl.spec")).expect("the spec file is there");
+    ours
+}
+
+fn driver_of(docker: &Docker, network: &str) -> String {
+    let said = docker.sh(&format!("docker network inspect {network}"));
+    let said: Value = serde_json::from_str(&said).expect("docker prints JSON");
+    said[0]["Driver"].as_str().expect("a driver").to_owned()
 }
