@@ -5,6 +5,8 @@ mod attach;
 mod bpf;
 mod connect;
 mod dns;
+mod docker;
+mod door;
 mod exchange;
 mod frame;
 mod guest;
@@ -38,7 +40,7 @@ enum Bench {
     Stats(stats::Args),
     /// A container joins a network, by ours and by others
     Attach(attach::Args),
-    /// `network connect` of many endpoints, one after the other
+    /// Many endpoints of one network, one after the other
     Connect(connect::Args),
     /// Shows measured tables
     Report(report::Args),

@@ -35,7 +35,7 @@ pub enum Bench {
     Stats(stats::Args),
     /// What it costs that a container joins a network, by ours and by others; in a VM
     Attach(attach::Args),
-    /// What a connect costs, against how many there are; in a VM
+    /// What a connect costs, by ours, against how many there are; in a VM
     Connect(connect::Args),
 }
 
