@@ -17,6 +17,7 @@ const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_GET: libc::c_long = 7;
 const PROG_TEST_RUN: libc::c_long = 10;
+const LINK_CREATE: libc::c_long = 28;
 
 const SCHED_CLS: u32 = 3;
 const PROG_ARRAY: u32 = 3;
@@ -98,6 +99,25 @@ struct Get {
     path: u64,
     fd: u32,
     flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreate {
+    program: u32,
+    device: u32,
+    hook: u32,
+    flags: u32,
+    relative: u32,
+    padding: u32,
+    expected_revision: u64,
+}
+
+/// `BPF_TCX_*`: hooks of a device, since Linux 6.6.
+#[derive(Clone, Copy)]
+pub enum Hook {
+    Ingress = 46,
+    Egress = 47,
 }
 
 #[repr(C)]
@@ -191,6 +211,20 @@ impl Program {
         // SAFETY: as in `load`.
         let fd = unsafe { bpf(OBJ_GET, &mut get) }?;
         Ok(Self::new(fd))
+    }
+
+    /// Has a device, an ifindex of the caller's namespace, run the program until the link is closed.
+    pub fn attach(&self, device: u32, hook: Hook) -> io::Result<OwnedFd> {
+        let mut create = LinkCreate {
+            program: self.fd.as_raw_fd() as u32,
+            device,
+            hook: hook as u32,
+            ..LinkCreate::default()
+        };
+        // SAFETY: as in `load`.
+        let link = unsafe { bpf(LINK_CREATE, &mut create) }?;
+        // SAFETY: the command returns a new descriptor.
+        Ok(unsafe { OwnedFd::from_raw_fd(link) })
     }
 
     /// Runs the program on a frame, `repeat` times, as if `device` (an ifindex of the caller's

@@ -1,13 +1,17 @@
 //! Between two containers on real ipvlan, and on what else there is: run in a VM.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ipvlan_ctl::kernel::Netns;
+use nix::net::if_::if_nametoindex;
 use rtnetlink::LinkNetkit;
 use rtnetlink::packet_route::link::NetkitMode;
 
+use crate::bpf::{Hook, Program};
 use crate::exchange::Way;
 use crate::sandbox::{self, sh};
 use crate::table::{Case, Compare, Row, Table, Target, in_turn};
@@ -26,23 +30,34 @@ pub struct Args {
 }
 
 const BARE: &str = "ipvlan";
+const HOOKS: &str = "ipvlan, programs that do nothing";
 const OURS: &str = "ipvlan-ctl";
 const NETKIT: &str = "netkit";
 
 /// How two namespaces `a-NAME` and `b-NAME` get a way to each other; their devices are brought up,
 /// and given the addresses, after that.
-const WIRINGS: [(&str, &str); 4] = [
+const WIRINGS: [(&str, &str, &str); 5] = [
     (
         BARE,
+        "ipvlan",
         "ip link add parent0 type dummy; ip link set parent0 up
          ip link add link parent0 name eth0 netns a-ipvlan type ipvlan mode l2
          ip link add link parent0 name eth0 netns b-ipvlan type ipvlan mode l2",
     ),
     (
+        HOOKS,
+        "hooks",
+        "ip link add parent1 type dummy; ip link set parent1 up
+         ip link add link parent1 name eth0 netns a-hooks type ipvlan mode l2
+         ip link add link parent1 name eth0 netns b-hooks type ipvlan mode l2",
+    ),
+    (
+        "veth",
         "veth",
         "ip link add eth0 netns a-veth type veth peer name eth0 netns b-veth",
     ),
     (
+        "bridge",
         "bridge",
         "ip link add br0 type bridge; ip link set br0 up
          ip link add a0 type veth peer name eth0 netns a-bridge
@@ -50,6 +65,7 @@ const WIRINGS: [(&str, &str); 4] = [
          ip link set a0 master br0 up; ip link set b0 master br0 up",
     ),
     (
+        NETKIT,
         NETKIT,
         "ip link set nk0 netns a-netkit name eth0; ip link set nk1 netns b-netkit name eth0",
     ),
@@ -60,8 +76,8 @@ pub fn measure(args: &Args) -> Result<Vec<Table>> {
     let [one, two] = [1, 2].map(|last| Ipv4Addr::new(10, 0, 0, last));
     let netkit = make_netkit()?;
     let mut ways = Vec::new();
-    for (name, wiring) in WIRINGS {
-        if name == NETKIT && !netkit {
+    for (what, name, wiring) in WIRINGS {
+        if what == NETKIT && !netkit {
             eprintln!("This kernel has no netkit");
             continue;
         }
@@ -72,10 +88,12 @@ pub fn measure(args: &Args) -> Result<Vec<Table>> {
              ip -n b-{name} addr add {two}/24 dev eth0; ip -n b-{name} link set eth0 up"
         ))?;
         ways.push((
-            name,
+            what,
             Way::new(&format!("a-{name}"), &format!("b-{name}"), two)?,
         ));
     }
+    let nothing = Program::nothing()?;
+    let _links = [hook_up(&nothing, "a-hooks")?, hook_up(&nothing, "b-hooks")?];
     sh("ip netns add a-ours; ip netns add b-ours")?;
     for line in [
         "network create --subnet 10.0.0.0/24 ours".to_owned(),
@@ -84,7 +102,7 @@ pub fn measure(args: &Args) -> Result<Vec<Table>> {
     ] {
         sandbox::run_ctl(&args.program, &line)?;
     }
-    ways.insert(1, (OURS, Way::new("a-ours", "b-ours", two)?));
+    ways.insert(2, (OURS, Way::new("a-ours", "b-ours", two)?));
 
     let time = Duration::from_millis(args.time);
     let measured = |sample: fn(&Way, Duration) -> Result<f64>| -> Result<Vec<Row>> {
@@ -125,6 +143,16 @@ pub fn measure(args: &Args) -> Result<Vec<Table>> {
             measured(Way::latency)?,
         ),
     ])
+}
+
+/// Both hooks of `eth0` in a namespace, as long as the links are there.
+fn hook_up(program: &Program, namespace: &str) -> Result<[OwnedFd; 2]> {
+    let netns = Netns::open(&Path::new("/run/netns").join(namespace))?;
+    netns.run(|| {
+        let device = if_nametoindex("eth0").context("eth0")?;
+        let attach = |hook| program.attach(device, hook).context("a link");
+        Ok([attach(Hook::Ingress)?, attach(Hook::Egress)?])
+    })?
 }
 
 /// A netkit pair, which Debian's `ip` cannot make; there is none before Linux 6.7.
