@@ -143,8 +143,10 @@ fn build() -> Result<PathBuf, String> {
             .env("RUSTC_BOOTSTRAP", "1")
             .env("RUSTC", Toolchain::DEBIAN_RUSTC);
     }
-    let mut linker_flag = OsString::from("-Clinker=");
-    linker_flag.push(&linker);
+    // Version 3 has arithmetic and jumps of 32 bits; kernels know it since 5.1. The separator is
+    // cargo's.
+    let mut flags = OsString::from("-Ctarget-cpu=v3\x1f-Clinker=");
+    flags.push(&linker);
     command
         .args([
             "--release",
@@ -156,7 +158,7 @@ fn build() -> Result<PathBuf, String> {
         ])
         .arg("--target-dir")
         .arg(&target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", linker_flag)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .current_dir(&workspace);
     let output = command
         .output()

@@ -3,7 +3,8 @@
 #![no_main]
 
 use ipvlan_common::{
-    Address, Endpoint, EndpointFlags, Family, Flow, Message, Neighbour, Packet, may_hear, may_speak,
+    Address, Endpoint, EndpointFlags, Family, Flow, Message, Neighbour, Packet, PlainV4, may_hear,
+    may_speak,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -31,6 +32,18 @@ fuzz_target!(|frame: &[u8]| {
     if let Some(headers) = packet.later_fragment_v4(frame) {
         assert_eq!(packet.family, Family::V4);
         assert!((14 + 20..=14 + 60).contains(&headers), "{headers}");
+    }
+    if let Some(plain) = PlainV4::parse(frame) {
+        let [source, destination] = [plain.source, plain.destination].map(Address::from_v4_word);
+        assert_eq!(
+            (Family::V4, source, destination, plain.group),
+            (
+                packet.family,
+                packet.source,
+                packet.destination,
+                packet.group
+            )
+        );
     }
     speak_as(&own(&packet), &packet, frame);
     speak_as(&stranger(), &packet, frame);

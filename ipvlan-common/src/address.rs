@@ -1,5 +1,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::HOST_BUCKETS;
+
 /// An IPv6 address, or an IPv4 address in mapped form (`::ffff:a.b.c.d`), as four words that
 /// hold the bytes in network order.
 #[repr(C)]
@@ -51,6 +53,21 @@ impl Address {
     #[inline(always)]
     const fn is_v4(self) -> bool {
         self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED
+    }
+
+    /// Of an IPv4 address, the word that holds its bytes in network order.
+    #[inline(always)]
+    pub(crate) const fn v4_word(self) -> u32 {
+        self.0[3]
+    }
+
+    /// One of [`HOST_BUCKETS`]: two addresses of different buckets are two.
+    #[inline(always)]
+    pub const fn bucket(self) -> u32 {
+        // 2^32 divided by the golden ratio: its upper bits depend on all of the factor's.
+        const SPREAD: u32 = 0x9e37_79b9;
+        let folded = self.0[0] ^ self.0[1] ^ self.0[2] ^ self.0[3];
+        folded.wrapping_mul(SPREAD) >> (32 - HOST_BUCKETS.trailing_zeros())
     }
 
     /// `::` or `0.0.0.0`.

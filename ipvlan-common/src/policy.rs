@@ -12,7 +12,7 @@ pub fn may_speak<B: Bytes + ?Sized>(
     frame: &B,
 ) -> Result<Address, Reason> {
     match packet.family {
-        Family::V4 if has(endpoint.v4, packet.source) => Ok(packet.destination),
+        Family::V4 if endpoint.has_v4(packet.source.v4_word()) => Ok(packet.destination),
         Family::V4 => Err(Reason::SpoofedSource),
         Family::Arp if has(endpoint.v4, packet.source) => Ok(packet.destination),
         // A probe for its own address (RFC 5227, 2.1.1).
@@ -72,7 +72,7 @@ fn may_speak_v6(
 /// Is `address` this one of the endpoint's addresses? `::` stands for none.
 #[inline(always)]
 fn has(mine: Address, address: Address) -> bool {
-    mine == address && mine != Address::UNSPECIFIED
+    mine == address && address != Address::UNSPECIFIED
 }
 
 /// May an internal network's endpoint hear or be heard at this address? `inside` tells whether

@@ -1,6 +1,6 @@
 //! Keys and values of the maps. All are `repr(C)` without padding.
 
-use crate::{Address, FIRST_IFINDEX, MAX_ENDPOINTS, Reason};
+use crate::{Address, FIRST_IFINDEX, Family, MAX_ENDPOINTS, Packet, Reason};
 
 /// What is allowed to an endpoint; bits of [`Endpoint::flags`].
 #[derive(Clone, Copy)]
@@ -52,11 +52,24 @@ impl Endpoint {
         self.flags & flag != 0
     }
 
-    /// Was the endpoint given this address? No endpoint has `::`.
+    /// Was the endpoint given this IPv4 address? No endpoint has `0.0.0.0`, and to lack one is `::`.
     #[inline(always)]
-    pub fn has(&self, address: Address) -> bool {
-        address != Address::UNSPECIFIED
-            && (address == self.v4 || address == self.v6 || address == self.link_local)
+    pub const fn has_v4(&self, word: u32) -> bool {
+        word == self.v4.v4_word() && word != 0
+    }
+
+    /// Is the packet to an address that the endpoint was given? No endpoint has `::`.
+    #[inline(always)]
+    pub fn is_meant_by(&self, packet: &Packet) -> bool {
+        let address = packet.destination;
+        match packet.family {
+            Family::V4 | Family::Arp => self.has_v4(address.v4_word()),
+            Family::V6 => {
+                address != Address::UNSPECIFIED
+                    && (address == self.v6 || address == self.link_local)
+            }
+            Family::Other => false,
+        }
     }
 
     /// Slot of the slave with this ifindex in its namespace.

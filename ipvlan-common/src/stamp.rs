@@ -64,6 +64,18 @@ impl StampKey {
         }
     }
 
+    /// The slot of an endpoint's stamp, which most are; `None` of all others.
+    #[inline(always)]
+    pub const fn decode_endpoint(self, words: [u32; 2]) -> Option<u32> {
+        let Self([first, second]) = self;
+        let slot = (words[1] ^ second).rotate_right(SLOT);
+        if words[0] == first && slot < WIRE {
+            Some(slot)
+        } else {
+            None
+        }
+    }
+
     #[inline(always)]
     pub const fn decode(self, words: [u32; 2]) -> Stamp {
         let Self([first, second]) = self;
@@ -108,6 +120,17 @@ mod tests {
         #[test]
         fn a_stamp_is_read_as_it_was_written(key in keys(), stamp in stamps()) {
             prop_assert_eq!(key.decode(key.encode(stamp)), stamp);
+        }
+
+        #[test]
+        fn an_endpoints_stamp_is_read_in_either_way(key in keys(), words: [u32; 2], stamp in stamps()) {
+            for words in [words, key.encode(stamp)] {
+                let slot = match key.decode(words) {
+                    Stamp::Endpoint(slot) => Some(slot),
+                    _ => None,
+                };
+                prop_assert_eq!(key.decode_endpoint(words), slot);
+            }
         }
 
         #[test]

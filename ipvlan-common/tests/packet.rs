@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipvlan_common::{
-    Address, Endpoint, EndpointFlags, Family, Flow, Malformed, Message, Neighbour, Packet, Reason,
-    may_hear, may_speak,
+    Address, Endpoint, EndpointFlags, Family, Flow, HOST_BUCKETS, Malformed, Message, Neighbour,
+    Packet, PlainV4, Reason, may_hear, may_speak,
 };
 use proptest::prelude::*;
 
@@ -144,6 +144,34 @@ fn an_endpoint_without_a_family_does_not_speak_it() {
         may_speak(&v4_only, &packet, &report[..]),
         Err(Reason::SpoofedSource)
     );
+}
+
+#[test]
+fn an_endpoint_is_meant_by_its_own_addresses_in_their_own_family() {
+    let meant = |endpoint: &Endpoint, frame: &[u8]| {
+        endpoint.is_meant_by(&Packet::parse(frame).expect("a packet"))
+    };
+    for frame in [
+        v4(OTHER4, OWN4),
+        arp(OTHER4, OWN4),
+        v6(OTHER6, OWN6, 17, &[]),
+        v6(OTHER6, LINK_LOCAL, 17, &[]),
+    ] {
+        assert!(meant(&endpoint(), &frame), "{frame:02x?}");
+    }
+    let none = Ipv6Addr::UNSPECIFIED;
+    for frame in [
+        v4(OWN4, OTHER4),
+        arp(OWN4, OTHER4),
+        v6(OWN6, OTHER6, 17, &[]),
+        v6(OTHER6, OWN4.to_ipv6_mapped(), 17, &[]),
+        v6(OTHER6, none, 17, &[]),
+        v4(OTHER4, Ipv4Addr::UNSPECIFIED),
+        ethernet(0x88cc, &[0; 60]),
+    ] {
+        assert!(!meant(&endpoint(), &frame), "{frame:02x?}");
+        assert!(!meant(&Endpoint::ABSENT, &frame), "{frame:02x?}");
+    }
 }
 
 #[test]
@@ -396,6 +424,13 @@ fn chain() -> impl Strategy<Value = (Vec<u8>, u8, u8, u8)> {
 
 proptest! {
     #[test]
+    fn every_address_has_a_bucket(bytes: [u8; 16], v4: [u8; 4]) {
+        for address in [Address::v6(bytes), Address::v4(v4)] {
+            prop_assert!(address.bucket() < HOST_BUCKETS);
+        }
+    }
+
+    #[test]
     fn parsing_never_panics(frame in prop::collection::vec(any::<u8>(), 0..200)) {
         let packet = Packet::parse(&frame[..]);
         let flow = Flow::parse(&frame[..]);
@@ -405,6 +440,52 @@ proptest! {
                 (packet.family, packet.source, packet.destination),
                 (flow.family, flow.source, flow.destination)
             );
+        }
+    }
+
+    /// The short way is no other way: what it finds is what parsing finds, and what it says of an
+    /// endpoint is what the policy says.
+    #[test]
+    fn a_plain_packet_is_the_packet(
+        source in prop::sample::select(vec![OWN4, OTHER4, Ipv4Addr::UNSPECIFIED]),
+        destination in prop::sample::select(vec![OWN4, OTHER4, Ipv4Addr::UNSPECIFIED]),
+        (at, byte) in (0usize..40, any::<u8>()),
+        length in 20usize..60,
+        has_v4: bool,
+    ) {
+        let mut frame = v4(source, destination);
+        frame.resize(60, 1);
+        if let Some(there) = frame.get_mut(at) {
+            *there = byte;
+        }
+        let frame = &frame[..length];
+        let endpoint = Endpoint {
+            v4: if has_v4 { OWN4.into() } else { Address::UNSPECIFIED },
+            ..endpoint()
+        };
+        let plain = PlainV4::parse(frame);
+        let packet = Packet::parse(frame);
+        match plain {
+            Some(plain) => {
+                let packet = packet.unwrap();
+                prop_assert_eq!(packet.family, Family::V4);
+                prop_assert_eq!(packet.source, Address::from_v4_word(plain.source));
+                prop_assert_eq!(packet.destination, Address::from_v4_word(plain.destination));
+                prop_assert_eq!(packet.group, plain.group);
+                prop_assert_eq!(
+                    endpoint.has_v4(plain.source),
+                    may_speak(&endpoint, &packet, frame).is_ok()
+                );
+                prop_assert_eq!(
+                    endpoint.has_v4(plain.destination),
+                    endpoint.is_meant_by(&packet)
+                );
+            }
+            // With options, of another family, or cut short.
+            None => {
+                let whole_v4 = packet.is_ok_and(|packet| packet.family == Family::V4);
+                prop_assert!(!whole_v4 || frame[14] & 0xf > 5);
+            }
         }
     }
 

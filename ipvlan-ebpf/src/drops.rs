@@ -1,5 +1,7 @@
 //! Counting what is dropped, and telling a tracer of it.
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::generated::{bpf_ktime_get_ns, bpf_skb_load_bytes},
@@ -9,11 +11,11 @@ use ipvlan_common::{DropKey, Dropped, Event, Hook, SNAP, Sample};
 use crate::maps::{DROPS, EVENTS, TRACE};
 use crate::skb::Skb;
 
-/// No frame is shorter. Kernel 6.1 proves by this that the length to copy is not zero.
-const ETHERNET: u32 = 14;
+/// No frame is shorter. The verifier knows by this that the length to copy is not zero.
+const ETHERNET: u64 = 14;
 
 #[inline(never)]
-pub fn record(skb: &Skb, key: &DropKey, hook: Hook) {
+pub fn record(skb: Skb, key: &DropKey, hook: Hook) {
     let mut dropped = DROPS.get_ptr_mut(key);
     if dropped.is_none() {
         // This fails where another CPU made the entry meanwhile: then ours is there as well.
@@ -24,7 +26,7 @@ pub fn record(skb: &Skb, key: &DropKey, hook: Hook) {
         // SAFETY: this CPU's own value.
         let dropped = unsafe { &mut *dropped };
         dropped.packets += 1;
-        tell(skb, key, hook, &mut dropped.sample);
+        tell(&skb, key, hook, &mut dropped.sample);
     }
 }
 
@@ -48,14 +50,16 @@ fn tell(skb: &Skb, key: &DropKey, hook: Hook, sample: &mut Sample) {
         return;
     };
     let event = entry.as_mut_ptr();
-    let length = skb.len() as u32;
-    let captured = length.clamp(ETHERNET, SNAP as u32);
+    // Kernel 6.1 does not relate a copy to what 32 bits of the original are compared with, so the
+    // compiler must not see that they suffice.
+    let length = black_box(skb.len());
+    let captured = length.clamp(ETHERNET, SNAP as u64) as u32;
     // SAFETY: the entry is ours and as long as an event; the helper writes at most `SNAP` bytes.
     unsafe {
         (*event).time = now;
         (*event).key = *key;
         (*event).hook = hook as u32;
-        (*event).length = length;
+        (*event).length = length as u32;
         (*event).suppressed = suppressed;
         let failed = bpf_skb_load_bytes(
             skb.raw().cast(),

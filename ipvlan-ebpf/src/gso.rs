@@ -11,7 +11,7 @@ use crate::skb::Skb;
 pub fn sent(skb: &Skb) -> Count {
     let len = skb.len();
     let wire_len = skb.wire_len();
-    if wire_len == len || !is_cut(skb) {
+    if wire_len == len || !is_cut(*skb) {
         return Count {
             packets: 1,
             bytes: len,
@@ -26,7 +26,7 @@ pub fn sent(skb: &Skb) -> Count {
 /// As `gso_features_check` decides. Of the other features that segmentation asks for, ipvlan has
 /// all, and none can be switched off (`IPVLAN_ALWAYS_ON`).
 #[inline(never)]
-fn is_cut(skb: &Skb) -> bool {
+fn is_cut(skb: Skb) -> bool {
     const IPV6: u16 = 0x86dd;
     let Some(layout) = kernel_layout() else {
         return false;

@@ -62,7 +62,7 @@ pub fn is_foreign(skb: &Skb, packet: Option<&Packet>, exit: Exit) -> bool {
 }
 
 struct Evidence<'a> {
-    skb: &'a Skb<'a>,
+    skb: &'a Skb,
     layout: KernelLayout,
 }
 

@@ -3,10 +3,10 @@
 use aya_ebpf::maps::lpm_trie;
 use ipvlan_common::{
     Address, AddressKey, AddressRecord, DropKey, Endpoint, EndpointFlags, Family, Malformed,
-    Packet, Reason, Stamp, SubnetKey, may_hear, may_speak,
+    Packet, PlainV4, Reason, Stamp, SubnetKey, may_hear, may_speak,
 };
 
-use crate::maps::{ADDRESSES, ENDPOINTS, HOST_ADDRESSES, SUBNETS};
+use crate::maps::{ADDRESSES, ENDPOINTS, HOST_ADDRESSES, HOST_BUCKETS, SUBNETS};
 use crate::skb::Skb;
 
 /// A packet to drop, and whose figure it is.
@@ -69,6 +69,33 @@ impl Party {
         parse(skb).map_err(|reason| self.drop(reason))
     }
 
+    /// May it send this packet? `false` says nothing: [`Party::speaks`] judges all packets, and is
+    /// as strict with what this lets pass.
+    #[inline(always)]
+    pub fn may_send(&self, packet: &PlainV4, skb: &Skb) -> bool {
+        const IPV4: u16 = 0x0800;
+        let endpoint = self.endpoint;
+        endpoint.has_v4(packet.source)
+            && skb.protocol() == IPV4
+            && !skb.is_tagged()
+            && !endpoint.is(EndpointFlags::INTERNAL | EndpointFlags::SHARED)
+            && (endpoint.is(EndpointFlags::HOST_ACCESS)
+                || !may_be_host(Address::from_v4_word(packet.destination)))
+    }
+
+    /// May it take this packet, which the endpoint in `slot` has sent? `false` says nothing, as above.
+    #[inline(always)]
+    pub fn may_take(&self, packet: &PlainV4, slot: u32) -> bool {
+        let endpoint = self.endpoint;
+        ENDPOINTS.get(slot).is_some_and(|sender| {
+            sender.is(EndpointFlags::PRESENT)
+                && sender.parent == endpoint.parent
+                && sender.network == endpoint.network
+                && sender.has_v4(packet.source)
+                && (endpoint.has_v4(packet.destination) || packet.group)
+        })
+    }
+
     /// Does it speak as itself, and to whom it may?
     #[inline(always)]
     pub fn speaks(&self, packet: &Packet, skb: &Skb) -> Verdict {
@@ -86,6 +113,12 @@ impl Party {
     fn reaches(&self, wanted: Address) -> Result<(), Reason> {
         if !self.endpoint.is(EndpointFlags::HOST_ACCESS) && is_host(wanted) {
             return Err(Reason::EndpointToHost);
+        }
+        if !self
+            .endpoint
+            .is(EndpointFlags::INTERNAL | EndpointFlags::SHARED)
+        {
+            return Ok(());
         }
         if self.endpoint.is(EndpointFlags::INTERNAL) {
             self.stays_inside(wanted)?;
@@ -155,5 +188,10 @@ pub fn owner(parent: u32, address: Address) -> Option<&'static AddressRecord> {
 
 #[inline(always)]
 pub fn is_host(address: Address) -> bool {
-    HOST_ADDRESSES.get_ptr(address).is_some()
+    may_be_host(address) && HOST_ADDRESSES.get_ptr(address).is_some()
+}
+
+#[inline(always)]
+fn may_be_host(address: Address) -> bool {
+    HOST_BUCKETS.get(address.bucket()) != Some(&0)
 }

@@ -5,7 +5,9 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use ipvlan_common::{DropKey, EndpointFlags, Family, Hook, Packet, Reason, Stamp, is_looped};
+use ipvlan_common::{
+    DropKey, EndpointFlags, Family, Hook, Packet, PlainV4, Reason, Stamp, is_looped,
+};
 
 use crate::drops;
 use crate::gso;
@@ -20,7 +22,7 @@ fn run(ctx: &TcContext, hook: Hook, judge: impl FnOnce(&Skb) -> Verdict) -> i32 
     match judge(&skb) {
         Ok(()) => TC_ACT_UNSPEC,
         Err(key) => {
-            drops::record(&skb, &key, hook);
+            drops::record(skb, &key, hook);
             TC_ACT_SHOT
         }
     }
@@ -30,17 +32,14 @@ fn run(ctx: &TcContext, hook: Hook, judge: impl FnOnce(&Skb) -> Verdict) -> i32 
 pub fn endpoint_egress(ctx: TcContext) -> i32 {
     run(&ctx, Hook::EndpointEgress, |skb| {
         let sender = Party::here(skb)?;
-        let packet = sender.parse(skb)?;
-        // The driver trusts skb->protocol, the receiver the frame: they must agree, or a raw
-        // socket could show us one packet and send another.
-        if packet.ethertype != skb.protocol() {
-            return Err(sender.drop(Reason::Malformed));
-        }
-        sender.speaks(&packet, skb)?;
+        let family = match PlainV4::parse(skb) {
+            Some(packet) if sender.may_send(&packet, skb) => Family::V4,
+            _ => send(&sender, skb)?,
+        };
         skb.set_stamp(Stamp::Endpoint(sender.slot));
         if let Some(counters) = COUNTERS.get_ptr_mut(sender.slot) {
             // SAFETY: this CPU's own value.
-            let count = unsafe { &mut (*counters).tx[packet.family as usize & 3] };
+            let count = unsafe { &mut (*counters).tx[family as usize & 3] };
             let sent = gso::sent(skb);
             count.packets += sent.packets;
             count.bytes += sent.bytes;
@@ -49,52 +48,76 @@ pub fn endpoint_egress(ctx: TcContext) -> i32 {
     })
 }
 
+/// Judges any packet that the endpoint sends.
+#[inline(always)]
+fn send(sender: &Party, skb: &Skb) -> Result<Family, DropKey> {
+    let packet = sender.parse(skb)?;
+    // The driver trusts skb->protocol, the receiver the frame: they must agree, or a raw socket
+    // could show us one packet and send another.
+    if packet.ethertype != skb.protocol() {
+        return Err(sender.drop(Reason::Malformed));
+    }
+    sender.speaks(&packet, skb)?;
+    Ok(packet.family)
+}
+
 #[classifier]
 pub fn endpoint_ingress(ctx: TcContext) -> i32 {
     run(&ctx, Hook::EndpointIngress, |skb| {
         let receiver = Party::here(skb)?;
-        let stamp = skb.stamp();
-        // A stamp is good for one crossing: what the container forwards is its own packet.
-        skb.set_stamp(Stamp::None);
+        // What the container forwards is its own packet.
+        let stamped = skb.take_stamp();
         if skb.is_handed_back() {
             return Ok(());
         }
-        let packet = parse(skb);
-        let family = match &packet {
-            Ok(packet) => packet.family,
-            Err(_) => Family::Other,
-        };
-        // Between slaves the driver counts the Ethernet header twice (ipvlan_rcv_frame and
-        // ipvlan_process_multicast add it to a length that has it); so do we.
-        let local = matches!(stamp, Stamp::Endpoint(_));
-        let len = skb.len() + if local { ETHERNET } else { 0 };
-        count_received(receiver.slot, family, 1, len);
-        let packet = packet.map_err(|reason| receiver.drop(reason))?;
-        match stamp {
-            Stamp::Endpoint(_) => {
-                let sender = Party::sender(stamp, receiver.endpoint.parent)
-                    .ok_or(receiver.drop(Reason::Unattached))?;
-                sender.speaks_as_itself(&packet, skb)?;
-                if sender.endpoint.network != receiver.endpoint.network {
-                    return Err(receiver.drop(Reason::OtherNetwork));
-                }
-            }
-            Stamp::Wire => receiver.hears_wire(&packet)?,
-            Stamp::None | Stamp::Routed(_) => return Err(receiver.drop(Reason::Unattached)),
+        if let Some(packet) = PlainV4::parse(skb)
+            && let Some(slot) = stamped.endpoint()
+            && receiver.may_take(&packet, slot)
+        {
+            count_received(receiver.slot, Family::V4, 1, skb.len() + ETHERNET);
+            return Ok(());
         }
-        if packet.group || receiver.endpoint.has(packet.destination) {
-            Ok(())
-        } else {
-            Err(receiver.drop(Reason::Misaddressed))
-        }
+        receive(&receiver, stamped.stamp(), skb)
     })
+}
+
+/// Counts and judges any packet that comes to the endpoint.
+#[inline(always)]
+fn receive(receiver: &Party, stamp: Stamp, skb: &Skb) -> Verdict {
+    let packet = parse(skb);
+    let family = match &packet {
+        Ok(packet) => packet.family,
+        Err(_) => Family::Other,
+    };
+    // Between slaves the driver counts the Ethernet header twice (ipvlan_rcv_frame and
+    // ipvlan_process_multicast add it to a length that has it); so do we.
+    let local = matches!(stamp, Stamp::Endpoint(_));
+    let len = skb.len() + if local { ETHERNET } else { 0 };
+    count_received(receiver.slot, family, 1, len);
+    let packet = packet.map_err(|reason| receiver.drop(reason))?;
+    match stamp {
+        Stamp::Endpoint(_) => {
+            let sender = Party::sender(stamp, receiver.endpoint.parent)
+                .ok_or(receiver.drop(Reason::Unattached))?;
+            sender.speaks_as_itself(&packet, skb)?;
+            if sender.endpoint.network != receiver.endpoint.network {
+                return Err(receiver.drop(Reason::OtherNetwork));
+            }
+        }
+        Stamp::Wire => receiver.hears_wire(&packet)?,
+        Stamp::None | Stamp::Routed(_) => return Err(receiver.drop(Reason::Unattached)),
+    }
+    if packet.group || receiver.endpoint.is_meant_by(&packet) {
+        Ok(())
+    } else {
+        Err(receiver.drop(Reason::Misaddressed))
+    }
 }
 
 #[classifier]
 pub fn parent_ingress(ctx: TcContext) -> i32 {
     run(&ctx, Hook::ParentIngress, |skb| {
-        let stamp = skb.stamp();
-        skb.set_stamp(Stamp::None);
+        let stamp = skb.take_stamp().stamp();
         if skb.is_handed_back() {
             return Ok(());
         }
@@ -150,8 +173,7 @@ pub fn parent_ingress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn parent_egress(ctx: TcContext) -> i32 {
     run(&ctx, Hook::ParentEgress, |skb| {
-        let stamp = skb.stamp();
-        skb.set_stamp(Stamp::None);
+        let stamp = skb.take_stamp().stamp();
         let parent = skb.ifindex();
         if let Some(sender) = Party::sender(stamp, parent) {
             return sender.speaks(&sender.parse(skb)?, skb);
@@ -181,8 +203,8 @@ pub fn parent_egress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn loopback_egress(ctx: TcContext) -> i32 {
     run(&ctx, Hook::LoopbackEgress, |skb| {
-        if let Some(sender) = Party::routed(skb.stamp()) {
-            skb.set_stamp(Stamp::None);
+        if let Some(sender) = Party::routed(skb.stamped().stamp()) {
+            skb.take_stamp();
             return sender.reaches_host(skb);
         }
         if is_foreign(skb, None, Exit::Loopback) {

@@ -7,30 +7,33 @@ use ipvlan_common::{Bytes, Stamp};
 
 use crate::maps::stamp_key;
 
-pub struct Skb<'a>(&'a TcContext);
+/// By value where a function is called, not inlined: a reference would keep it in memory.
+#[derive(Clone, Copy)]
+pub struct Skb(*mut __sk_buff);
 
-impl<'a> Skb<'a> {
+impl Skb {
     #[inline(always)]
-    pub fn new(ctx: &'a TcContext) -> Self {
-        Self(ctx)
+    pub fn new(ctx: &TcContext) -> Self {
+        Self(ctx.skb.skb)
     }
 
     #[inline(always)]
     pub fn raw(&self) -> *mut __sk_buff {
-        self.0.skb.skb
+        self.0
     }
 
     /// With the Ethernet header; a GSO packet is one packet, as the driver counts it.
     #[inline(always)]
     pub fn len(&self) -> u64 {
-        self.0.len() as u64
+        // SAFETY: the context is valid for the whole program.
+        u64::from(unsafe { (*self.raw()).len })
     }
 
     /// The sum over the packets that a GSO packet would be cut into, each with headers of its own
     /// (`qdisc_pkt_len_init`). Known on the way out only.
     #[inline(always)]
     pub fn wire_len(&self) -> u64 {
-        // SAFETY: the context is valid for the whole program.
+        // SAFETY: as above.
         u64::from(unsafe { (*self.raw()).wire_len })
     }
 
@@ -91,15 +94,26 @@ impl<'a> Skb<'a> {
     }
 
     #[inline(always)]
-    pub fn stamp(&self) -> Stamp {
+    pub fn stamped(&self) -> Stamped {
         // SAFETY: as above.
-        let words = unsafe { [(*self.raw()).cb[3], (*self.raw()).cb[4]] };
-        stamp_key().decode(words)
+        Stamped(unsafe { [(*self.raw()).cb[3], (*self.raw()).cb[4]] })
+    }
+
+    /// A stamp is good for one crossing.
+    #[inline(always)]
+    pub fn take_stamp(&self) -> Stamped {
+        let stamped = self.stamped();
+        self.write_stamp([0; 2]);
+        stamped
     }
 
     #[inline(always)]
     pub fn set_stamp(&self, stamp: Stamp) {
-        let [first, second] = stamp_key().encode(stamp);
+        self.write_stamp(stamp_key().encode(stamp));
+    }
+
+    #[inline(always)]
+    fn write_stamp(&self, [first, second]: [u32; 2]) {
         // SAFETY: as above; `cb` is writable for classifiers.
         unsafe {
             (*self.raw()).cb[3] = first;
@@ -108,7 +122,24 @@ impl<'a> Skb<'a> {
     }
 }
 
-impl Skb<'_> {
+/// What was in the stamp's place.
+#[derive(Clone, Copy)]
+pub struct Stamped([u32; 2]);
+
+impl Stamped {
+    #[inline(always)]
+    pub fn stamp(self) -> Stamp {
+        stamp_key().decode(self.0)
+    }
+
+    /// The endpoint's slot, if it is an endpoint's.
+    #[inline(always)]
+    pub fn endpoint(self) -> Option<u32> {
+        stamp_key().decode_endpoint(self.0)
+    }
+}
+
+impl Skb {
     /// Direct packet access to a `T` at a constant offset; a header outside the linear part (a
     /// raw socket can place it there) is copied out.
     ///
@@ -117,14 +148,24 @@ impl Skb<'_> {
     /// Any bytes must be a valid `T`.
     #[inline(always)]
     unsafe fn read<T: Copy>(&self, offset: usize) -> Option<T> {
-        let start = self.0.data() + offset;
-        if start + size_of::<T>() <= self.0.data_end() {
-            // SAFETY: the verifier has seen the check against `data_end`, and refuses a load
-            // whose alignment the machine would not take.
-            return Some(unsafe { *(start as *const T) });
-        }
         // SAFETY: the caller's.
-        unsafe { self.copy(offset) }
+        unsafe { self.peek(offset).or_else(|| self.copy(offset)) }
+    }
+
+    /// # Safety
+    ///
+    /// Any bytes must be a valid `T`.
+    #[inline(always)]
+    unsafe fn peek<T: Copy>(&self, offset: usize) -> Option<T> {
+        // SAFETY: the context is valid for the whole program.
+        let (data, end) = unsafe { ((*self.raw()).data as usize, (*self.raw()).data_end as usize) };
+        let start = data + offset;
+        if start + size_of::<T>() > end {
+            return None;
+        }
+        // SAFETY: the verifier has seen the check against `data_end`, and refuses a load whose
+        // alignment the machine would not take.
+        Some(unsafe { *(start as *const T) })
     }
 
     /// # Safety
@@ -146,7 +187,7 @@ impl Skb<'_> {
     }
 }
 
-impl Bytes for Skb<'_> {
+impl Bytes for Skb {
     #[inline(always)]
     fn head<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         // SAFETY: an array of integers.
@@ -157,6 +198,12 @@ impl Bytes for Skb<'_> {
     fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
         // SAFETY: an array of integers.
         unsafe { self.read(offset) }
+    }
+
+    #[inline(always)]
+    fn near<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        // SAFETY: an array of integers.
+        unsafe { self.peek(offset) }
     }
 
     #[inline(always)]

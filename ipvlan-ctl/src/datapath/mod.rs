@@ -5,8 +5,8 @@
 //! Pins, under a root folder in a bpffs:
 //!
 //! ```text
-//! ROOT/abi3/ENDPOINTS …               maps
-//! ROOT/abi3/programs-0_1_0-HASH/…     programs of one build
+//! ROOT/abi4/ENDPOINTS …               maps
+//! ROOT/abi4/programs-0_1_0-HASH/…     programs of one build
 //! ROOT/links/slot-7-egress            TCX links of the endpoint in slot 7
 //! ROOT/links/parent-2-ingress         TCX links of the parent with ifindex 2
 //! ROOT/links/loopback-egress          TCX link of the host's loop-back
@@ -344,12 +344,26 @@ impl Datapath {
             .keys()
             .collect::<std::result::Result<_, _>>()
             .map_err(map_error("read", "HOST_ADDRESSES"))?;
+        let mut buckets: Array<MapData, u32> = self.map("HOST_BUCKETS")?;
+        let mut mark = |address: &Address, in_use: bool| {
+            buckets
+                .set(address.bucket(), u32::from(in_use), 0)
+                .map_err(map_error("write", "HOST_BUCKETS"))
+        };
         for address in wanted.iter().filter(|address| !present.contains(address)) {
+            // First: where its bucket is not in use, nobody asks for the address.
+            mark(address, true)?;
             map.insert(address, 1, 0)
                 .map_err(map_error("write", "HOST_ADDRESSES"))?;
         }
         for address in present.iter().filter(|address| !wanted.contains(address)) {
             absent_is_fine(map.remove(address), "HOST_ADDRESSES")?;
+            if wanted
+                .iter()
+                .all(|other| other.bucket() != address.bucket())
+            {
+                mark(address, false)?;
+            }
         }
         Ok(())
     }
