@@ -2,9 +2,11 @@
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use ipvlan_tests::{
-    Guide, Lab, Namespace, ctl, eventually, kernel, result, settles_as, sh, succeeds, traces,
+    Daemon, Guide, Lab, Namespace, ctl, ctl_command, eventually, kernel, result, settles_as, sh,
+    succeeds, traces,
 };
 use serde_json::{Value, json};
 
@@ -261,13 +263,10 @@ fn gc_releases_what_its_list_lacks_and_a_changed_configuration_waits_for_that() 
     settles_as(&before, traces, "GC leaves nothing");
 }
 
-#[test]
-fn many_at_once_leave_nothing() {
-    let _lab = Lab::new();
+/// Attaches `count` containers at once and then detaches them.
+fn many_at_once(count: usize) {
     let conf = conf(own_ipam());
     let before = traces();
-    // Under emulation a hundred take minutes.
-    let count = 25;
     sh(&format!("seq -f \"netns add pod%g\" {count} | ip -batch -"));
     let names: Vec<String> = (1..=count).map(|i| format!("pod{i}")).collect();
     let all = |command: &str| -> Vec<Value> {
@@ -300,6 +299,91 @@ fn many_at_once_leave_nothing() {
     sh(&format!("seq -f \"netns del pod%g\" {count} | ip -batch -"));
     ctl("network rm pods");
     settles_as(&before, traces, "all at once leave nothing");
+}
+
+#[test]
+fn many_at_once_leave_nothing() {
+    let _lab = Lab::new();
+    // Under emulation a hundred take minutes where each does its own work.
+    many_at_once(25);
+    let _daemon = Daemon::start();
+    many_at_once(100);
+}
+
+#[test]
+fn a_daemon_does_the_work_or_leaves_it_to_the_plugin() {
+    let _lab = Lab::new();
+    let conf = conf(own_ipam());
+    let pods = ["one", "two", "three", "four"].map(Namespace::new);
+    let [one, two, three, four] = pods.each_ref().map(Attachment::of);
+    let alone = one.run("ADD", &conf).expect("ADD without a daemon");
+    let daemon = Daemon::start();
+    let waits = |child: &mut Child| {
+        std::thread::sleep(Duration::from_secs(3));
+        child.try_wait().expect("it can be asked").is_none()
+    };
+
+    daemon.signal("STOP");
+    let mut add = two.start("ADD", &conf);
+    assert!(waits(&mut add), "the plugin did it itself");
+    let mut gone = three.start("ADD", &conf);
+    assert!(waits(&mut gone));
+    gone.kill().expect("it runs");
+    gone.wait().expect("it ends");
+    daemon.signal("CONT");
+    let served = result(add).expect("ADD by the daemon");
+    assert_eq!(shape(&served), shape(&alone));
+    let mut check = conf.clone();
+    check["prevResult"] = served;
+    two.run("CHECK", &check).expect("CHECK by the daemon");
+    assert!(pods[1].pings(Lab::WIRE));
+    assert_eq!(
+        endpoints(),
+        ["one", "two"],
+        "whose caller was gone before its turn has not come"
+    );
+    let error = one.run("ADD", &conf).expect_err("it is there");
+    assert_eq!(error["code"], 100);
+    let mut elsewhere = Attachment::of(&pods[2]);
+    elsewhere.netns = "/run/netns/nowhere".into();
+    let error = elsewhere.run("ADD", &conf).expect_err("no namespace");
+    assert_eq!(error["code"], 3);
+
+    daemon.signal("STOP");
+    let mut add = three.start("ADD", &conf);
+    assert!(waits(&mut add));
+    daemon.end_by("KILL");
+    result(add).expect("the plugin does what the daemon did not");
+
+    // Another's links and store are not the daemon's.
+    let _other = Daemon::start_by({
+        let mut other = ctl_command(["daemon", "--state-dir", "/run/other", "--http", "off"]);
+        other.args(["--docker-plugin", "off"]);
+        other
+    });
+    four.run("ADD", &conf).expect("ADD by the plugin");
+    assert_eq!(endpoints(), ["one", "two", "three", "four"]);
+    assert!(!succeeds("test -e /run/other/state.db"));
+    for attachment in [&one, &two, &three, &four] {
+        attachment.run("DEL", &conf).expect("DEL");
+    }
+    assert!(!pods.iter().any(|ns| ns.succeeds("ip link show eth0")));
+}
+
+/// The names of all, the oldest first.
+fn endpoints() -> Vec<String> {
+    let stats: Value = serde_json::from_str(&ctl("stats --json")).expect("JSON");
+    let rows = stats["endpoints"].as_array().expect("endpoints");
+    let names = rows.iter().map(|row| row["name"].as_str().expect("a name"));
+    names.map(Into::into).collect()
+}
+
+/// A result without what differs between two attachments.
+fn shape(result: &Value) -> Value {
+    let mut result = result.clone();
+    result["interfaces"][0]["sandbox"] = Value::Null;
+    result["ips"][0]["address"] = Value::Null;
+    result
 }
 
 #[test]

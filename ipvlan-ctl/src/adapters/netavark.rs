@@ -209,7 +209,7 @@ async fn setup(
         ifname: Some(container.network_options.interface_name),
         ..ConnectRequest::default()
     };
-    let (network, row) = match engine.join(&config.request()?, &connect).await {
+    let joined = match engine.join(&config.request()?, &connect).await {
         Ok(joined) => joined,
         Err(error) => {
             // It may have been made for this container.
@@ -221,9 +221,8 @@ async fn setup(
             });
         }
     };
-    let link = engine.endpoint_link(&row).await?;
-    let mac = link.and_then(|link| link.mac_text());
-    Ok(status(&network, &row, mac))
+    let mac = joined.link.mac_text();
+    Ok(status(&joined.network, &joined.endpoint, mac))
 }
 
 /// Succeeds where there is nothing left.

@@ -108,8 +108,8 @@ impl Command {
                 };
                 places.with_engine(async |engine| {
                     let http = self.http.unwrap_or(Listen::Usual);
-                    let home = places.daemon();
-                    daemon::serve(engine, &home, http, sockets, self.until_idle).await?;
+                    let (home, place) = (places.daemon(), places.place()?);
+                    daemon::serve(engine, &home, place, http, sockets, self.until_idle).await?;
                     Ok(ExitCode::SUCCESS)
                 })
             }

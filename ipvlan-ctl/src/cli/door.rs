@@ -1,7 +1,7 @@
 //! The executable as other engines call it, by a name or from a folder of its own.
 //!
-//! They do so for every container. So these command lines are parsed by themselves: to set up the
-//! words of the whole program costs as much as joining a network.
+//! They do so for every container. So these command lines are parsed by themselves, and an empty
+//! one not at all: to set up the words of the whole program costs as much as joining a network.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,7 +48,10 @@ impl Door {
 
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Cni => Ok(be_cni(&Cni::parse().places.absolute()?)),
+            Self::Cni => {
+                let places = Places::without_words().unwrap_or_else(|| Cni::parse().places);
+                Ok(be_cni(&places.absolute()?))
+            }
             Self::Netavark => {
                 let call = Netavark::parse();
                 Ok(be_netavark(call.verb, &call.places.absolute()?))
@@ -58,7 +61,10 @@ impl Door {
 }
 
 pub(super) fn be_cni(places: &Places) -> ExitCode {
-    cni::main(|work| places.with_engine(async |engine| work.run(engine).await))
+    cni::main(
+        |request| Ok(places.daemon().answer_cni(places.place()?, request)?),
+        |work| places.with_engine(async |engine| Ok(work.run(engine).await)),
+    )
 }
 
 pub(super) fn be_netavark(verb: netavark::Verb, places: &Places) -> ExitCode {

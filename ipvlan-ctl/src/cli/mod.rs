@@ -30,7 +30,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use crate::adapters;
-use crate::daemon::{AskError, Home};
+use crate::daemon::{AskError, Home, Place};
 use crate::engine::Engine;
 use crate::runtime::{self, RunDir};
 use door::Door;
@@ -45,6 +45,36 @@ struct Cli {
     command: Command,
 }
 
+/// A folder that a variable of the environment may name.
+struct Folder {
+    variable: &'static str,
+    usual: &'static str,
+}
+
+const STATE_DIR: Folder = Folder {
+    variable: "IPVLAN_CTL_STATE_DIR",
+    usual: "/var/lib/ipvlan-ctl",
+};
+const PIN_DIR: Folder = Folder {
+    variable: "IPVLAN_CTL_PIN_DIR",
+    usual: "/sys/fs/bpf/ipvlan-ctl",
+};
+const RUN_DIR: Folder = Folder {
+    variable: "IPVLAN_CTL_RUN_DIR",
+    usual: RunDir::DEFAULT,
+};
+
+impl Folder {
+    /// `None` if the variable is there and empty, which is a user's mistake.
+    fn chosen(&self) -> Option<PathBuf> {
+        match std::env::var_os(self.variable) {
+            Some(path) if path.is_empty() => None,
+            Some(path) => Some(path.into()),
+            None => Some(self.usual.into()),
+        }
+    }
+}
+
 /// Where the host's state is.
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub(crate) struct Places {
@@ -53,8 +83,8 @@ pub(crate) struct Places {
         long,
         global = true,
         value_name = "DIR",
-        env = "IPVLAN_CTL_STATE_DIR",
-        default_value = "/var/lib/ipvlan-ctl"
+        env = STATE_DIR.variable,
+        default_value = STATE_DIR.usual
     )]
     state_dir: PathBuf,
     /// Directory of a bpffs for the programs and maps
@@ -62,8 +92,8 @@ pub(crate) struct Places {
         long,
         global = true,
         value_name = "DIR",
-        env = "IPVLAN_CTL_PIN_DIR",
-        default_value = "/sys/fs/bpf/ipvlan-ctl"
+        env = PIN_DIR.variable,
+        default_value = PIN_DIR.usual
     )]
     pin_dir: PathBuf,
     /// Directory of what lives no longer than this boot: containers, the daemon's socket
@@ -71,13 +101,25 @@ pub(crate) struct Places {
         long,
         global = true,
         value_name = "DIR",
-        env = "IPVLAN_CTL_RUN_DIR",
-        default_value = RunDir::DEFAULT
+        env = RUN_DIR.variable,
+        default_value = RUN_DIR.usual
     )]
     run_dir: PathBuf,
 }
 
 impl Places {
+    /// What an empty command line means. `None` where clap has something to say about it.
+    fn without_words() -> Option<Self> {
+        if std::env::args_os().len() > 1 {
+            return None;
+        }
+        Some(Self {
+            state_dir: STATE_DIR.chosen()?,
+            pin_dir: PIN_DIR.chosen()?,
+            run_dir: RUN_DIR.chosen()?,
+        })
+    }
+
     pub(crate) fn run_dir(&self) -> RunDir {
         RunDir::new(&self.run_dir)
     }
@@ -108,6 +150,12 @@ impl Places {
 
     pub(crate) fn daemon(&self) -> Home {
         Home::new(self.run_dir().path())
+    }
+
+    /// What a daemon must share that is to do our work.
+    pub(crate) fn place(&self) -> anyhow::Result<Place> {
+        let here = Place::here(self.state_dir.clone(), self.pin_dir.clone());
+        here.context("cannot tell in which network namespace this is")
     }
 
     /// Returns when the daemon, if one runs, knows of what was changed. The work is done: that

@@ -14,14 +14,17 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{DaemonError, Home};
+use super::{DaemonError, Home, Place};
+use crate::adapters::cni;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Request {
     /// The store has changed. Answered when the daemon has followed.
     Refresh,
     Status,
+    /// The work of a CNI plugin in this place.
+    Cni(Place, Box<cni::Request>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,6 +32,9 @@ pub(super) enum Request {
 pub(super) enum Reply {
     Done,
     Status(Status),
+    Cni(cni::Answer),
+    /// Nothing was done, and is not going to be: it is for the one who asked to do.
+    Declined,
     Failed(String),
 }
 
@@ -54,15 +60,18 @@ pub enum AskError {
 /// How long a command waits: a daemon that is there answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// More than any request has.
-const LONGEST: u64 = 4096;
+/// How long one waits for work of its own: a hundred may be in the queue before it.
+const PATIENCE_FOR_WORK: Duration = Duration::from_secs(60);
+
+/// More than any request has: a CNI configuration with its `prevResult` is the longest.
+const LONGEST: u64 = 1 << 20;
 
 impl Home {
     /// Tells the daemon that the store has changed, and waits until it has followed.
     pub fn refresh(&self) -> Result<(), AskError> {
         match self.ask(Request::Refresh)? {
             Reply::Failed(why) => Err(AskError::Failed(why)),
-            Reply::Done | Reply::Status(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -70,36 +79,74 @@ impl Home {
         match self.ask(Request::Status)? {
             Reply::Status(status) => Ok(status),
             Reply::Failed(why) => Err(AskError::Failed(why)),
-            Reply::Done => Err(AskError::Silent(io::ErrorKind::InvalidData.into())),
+            _ => Err(AskError::Silent(io::ErrorKind::InvalidData.into())),
+        }
+    }
+
+    /// Has the daemon do the work of a CNI plugin. `None` where the caller is to do it: no daemon
+    /// of the same place runs, or it ended meanwhile, and what it began is taken back by the next
+    /// verb, the caller's.
+    ///
+    /// Errors: it gave no answer, so that nothing is known of the work.
+    pub fn answer_cni(
+        &self,
+        place: Place,
+        request: &cni::Request,
+    ) -> Result<Option<cni::Answer>, AskError> {
+        // Whoever may not ask hears why from the verb itself.
+        let Ok(stream) = UnixStream::connect(self.socket()) else {
+            return Ok(None);
+        };
+        let request = Request::Cni(place, Box::new(request.clone()));
+        match exchange(stream, &request, PATIENCE_FOR_WORK) {
+            Ok(Reply::Cni(answer)) => Ok(Some(answer)),
+            // One of another version may not know the question.
+            Ok(_) | Err(AskError::NotRunning) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
     fn ask(&self, request: Request) -> Result<Reply, AskError> {
-        let mut stream =
-            UnixStream::connect(self.socket()).map_err(|error| match error.kind() {
-                // The file of a daemon that was killed stays.
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning,
-                _ => AskError::Silent(error),
-            })?;
-        let mut exchange = || -> io::Result<Option<Reply>> {
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            stream.write_all(&line(&request)?)?;
-            let mut reply = String::new();
-            BufReader::new(&stream).read_line(&mut reply)?;
-            match reply.is_empty() {
-                true => Ok(None),
-                false => Ok(Some(serde_json::from_str(&reply)?)),
-            }
-        };
-        match exchange() {
-            Ok(Some(reply)) => Ok(reply),
-            // It has just ended.
-            Ok(None) => Err(AskError::NotRunning),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(AskError::NotRunning),
-            Err(error) => Err(AskError::Silent(error)),
-        }
+        let stream = UnixStream::connect(self.socket()).map_err(|error| match error.kind() {
+            // The file of a daemon that was killed stays.
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning,
+            _ => AskError::Silent(error),
+        })?;
+        exchange(stream, &request, PATIENCE)
     }
+}
+
+fn exchange(
+    mut stream: UnixStream,
+    request: &Request,
+    patience: Duration,
+) -> Result<Reply, AskError> {
+    let mut exchange = || -> io::Result<Option<Reply>> {
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.write_all(&line(request)?)?;
+        let mut reply = String::new();
+        BufReader::new(&stream).read_line(&mut reply)?;
+        match reply.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(serde_json::from_str(&reply)?)),
+        }
+    };
+    match exchange() {
+        Ok(Some(reply)) => Ok(reply),
+        // It has just ended.
+        Ok(None) => Err(AskError::NotRunning),
+        Err(error) if is_of_an_end(&error) => Err(AskError::NotRunning),
+        Err(error) => Err(AskError::Silent(error)),
+    }
+}
+
+/// A socket that was closed with our request unread in it is reset.
+fn is_of_an_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// A request and where its reply goes.
@@ -186,7 +233,12 @@ async fn converse(stream: tokio::net::UnixStream, ask: mpsc::Sender<Asked>) -> i
             if ask.send((request, reply)).await.is_err() {
                 return Ok(());
             }
-            match replied.await {
+            let replied = tokio::select! {
+                replied = replied => replied,
+                // Nobody waits for it any more: if it has not begun, it need not.
+                _ = read.read_u8() => return Ok(()),
+            };
+            match replied {
                 Ok(reply) => reply,
                 Err(_) => return Ok(()),
             }

@@ -10,6 +10,7 @@ mod home;
 mod keepers;
 mod launch;
 mod names;
+mod place;
 mod web;
 
 use std::io;
@@ -25,8 +26,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 pub use control::{AskError, Status};
 pub use home::Home;
 pub use launch::LaunchError;
+pub use place::Place;
 pub use web::Listen;
 
+use crate::adapters::cni;
 use crate::adapters::docker::{self, Docker};
 use crate::dns::ServerError;
 use crate::engine::{Engine, EngineError, Seen, Selection};
@@ -73,6 +76,7 @@ const IDLE: Duration = Duration::from_secs(10);
 pub async fn serve(
     engine: &Engine,
     home: &Home,
+    place: Place,
     http: Listen,
     sockets: docker::Sockets,
     until_idle: bool,
@@ -89,8 +93,9 @@ pub async fn serve(
     // Before the first look, so that nothing is missed between the two.
     let mut daemon = Daemon {
         engine,
+        place,
         events: HostEvents::listen()?,
-        repair_at: None,
+        due: None,
         idle_since: None,
         seen: None,
         names: Names::start()?,
@@ -99,6 +104,7 @@ pub async fn serve(
     let mut control = Control::listen(home)?;
     let mut web = Web::listen(http).await?;
     daemon.look_at_everything().await;
+    engine.leave_looking_to_caller();
     daemon.ask_docker_for_names();
     let mut watchdog = watchdog();
     notify(&[NotifyState::Ready]);
@@ -116,11 +122,10 @@ pub async fn serve(
                 daemon.look_at_everything().await;
                 notify(&[NotifyState::Ready]);
             }
-            (request, reply) = control.next() => {
-                let answer = daemon.answer(request).await;
-                // The command may have been killed meanwhile.
-                let _ = reply.send(answer);
-            }
+            // The command may have been killed meanwhile.
+            (request, reply) = control.next() => if !reply.is_closed() {
+                let _ = reply.send(daemon.answer(request).await);
+            },
             reply = web.next() => {
                 // Whoever asked may be gone.
                 let _ = reply.send(engine.topology(&Selection::default()).await);
@@ -128,7 +133,7 @@ pub async fn serve(
             event = daemon.events.next() => daemon.follow(event).await?,
             event = daemon.docker.next() => daemon.serve_docker(event).await,
             () = daemon.names.changed() => daemon.names.leave_the_dead(),
-            () = until(daemon.repair_at) => daemon.repair().await,
+            () = until(daemon.due.map(|due| due.at)) => daemon.look_where_due().await,
             () = until(daemon.idle_since.filter(|_| until_idle).map(|since| since + IDLE)) => break,
             () = watchdog.tick() => notify(&[NotifyState::Watchdog]),
         }
@@ -138,10 +143,19 @@ pub async fn serve(
     Ok(())
 }
 
+/// Where to look for what has vanished, and when.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    at: Instant,
+    endpoints: bool,
+    parents: bool,
+}
+
 struct Daemon<'e> {
     engine: &'e Engine,
+    place: Place,
     events: HostEvents,
-    repair_at: Option<Instant>,
+    due: Option<Due>,
     /// `None` while there are endpoints, or networks of Docker's.
     idle_since: Option<Instant>,
     /// `None` if all endpoints are to be read anew.
@@ -201,7 +215,23 @@ impl Daemon<'_> {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 namespaces: self.names.count(),
             }),
+            Request::Cni(place, request) if place == self.place => {
+                match request.work_for_caller() {
+                    Some(Ok(work)) => Reply::Cni(self.work_for_cni(work).await),
+                    Some(Err(answer)) => Reply::Cni(answer),
+                    None => Reply::Declined,
+                }
+            }
+            Request::Cni(..) => Reply::Declined,
         }
+    }
+
+    async fn work_for_cni(&mut self, work: cni::Work) -> cni::Answer {
+        let answer = work.run(self.engine).await;
+        if let Err(error) = self.follow_names() {
+            tracing::error!(%error, "cannot read the endpoints");
+        }
+        answer
     }
 
     async fn follow(&mut self, event: Option<HostEvent>) -> Result<(), DaemonError> {
@@ -210,16 +240,15 @@ impl Daemon<'_> {
             Some(HostEvent::Link(name)) => {
                 self.follow_carried(&name).await;
                 match self.engine.rests_on(&name) {
-                    Ok(true) => self.repair_soon(),
+                    Ok(true) => self.due().parents = true,
                     Ok(false) => {}
                     Err(error) => tracing::error!(%error, "cannot read the networks"),
                 }
             }
-            Some(HostEvent::NamespaceGone) => self.repair_soon(),
+            Some(HostEvent::NamespaceGone) => self.due().endpoints = true,
             Some(HostEvent::Lost) => {
                 tracing::warn!("events of the kernel were lost");
-                self.follow_addresses().await;
-                self.repair_soon();
+                self.look_at_everything().await;
             }
             None => {
                 tracing::warn!("the socket of the kernel's events failed: opening another");
@@ -282,13 +311,42 @@ impl Daemon<'_> {
         }
     }
 
-    fn repair_soon(&mut self) {
-        self.repair_at.get_or_insert(Instant::now() + SETTLE);
+    fn due(&mut self) -> &mut Due {
+        self.due.get_or_insert_with(|| Due {
+            at: Instant::now() + SETTLE,
+            endpoints: false,
+            parents: false,
+        })
+    }
+
+    /// A parent changes with each endpoint that joins, so that it must be hurt for a repair.
+    async fn look_where_due(&mut self) {
+        let Some(due) = self.due.take() else {
+            return;
+        };
+        let hurt = match due.parents {
+            true => self.engine.parents_are_hurt().await,
+            false => Ok(false),
+        };
+        match hurt {
+            Ok(false) if due.endpoints => {
+                let released = self.engine.release_gone().await;
+                self.tell_repaired(released);
+            }
+            Ok(false) => {}
+            Ok(true) => self.repair().await,
+            Err(error) => tracing::error!(%error, "cannot look at the parents"),
+        }
     }
 
     async fn repair(&mut self) {
-        self.repair_at = None;
-        match self.engine.repair().await {
+        self.due = None;
+        let repaired = self.engine.repair().await;
+        self.tell_repaired(repaired);
+    }
+
+    fn tell_repaired(&mut self, repaired: Result<Vec<String>, EngineError>) {
+        match repaired {
             Ok(done) => {
                 for done in done {
                     tracing::info!("{done}");

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -117,7 +118,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Does this kernel have TCX, whose links a container cannot remove?
 pub fn has_tcx() -> bool {
-    KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+    static HAS: LazyLock<bool> = LazyLock::new(|| {
+        KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+    });
+    *HAS
 }
 
 /// Attaches the owner's programs to `device` of the calling thread's namespace, or puts them in
@@ -291,6 +295,9 @@ pub fn attached(root: &Path, owner: Owner, device: &str) -> Result<bool> {
 
 /// With TCX, only what has a pin stays: the kernel ends a link some time after its pin went.
 fn attached_here(set: &mut OpenSet, pin: &Path, hook: &Hook, device: &str) -> Result<bool> {
+    if has_tcx() && !pin.exists() {
+        return Ok(false);
+    }
     let ours = set
         .get(hook)?
         .info()
@@ -299,7 +306,7 @@ fn attached_here(set: &mut OpenSet, pin: &Path, hook: &Hook, device: &str) -> Re
     if has_tcx() {
         let (_, programs) = SchedClassifier::query_tcx(device, hook.attach_type)
             .map_err(|e| attach_error(hook, device, pins::chain(&e)))?;
-        Ok(pin.exists() && programs.iter().any(|program| program.id() == ours))
+        Ok(programs.iter().any(|program| program.id() == ours))
     } else {
         Ok(clsact::program_ids(device, hook.attach_type)?.contains(&ours))
     }

@@ -43,7 +43,12 @@ pub fn ensure(root: &Path) -> Result<()> {
             load(draft, &programs, &set.folder(draft))
         })?;
     }
-    create(&links_folder(root))
+    let links = links_folder(root);
+    if links.is_dir() {
+        Ok(())
+    } else {
+        create(&links)
+    }
 }
 
 /// A folder of this process that nothing is opened from; see [`remove_orphaned_drafts`].

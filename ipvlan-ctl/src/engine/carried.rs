@@ -13,7 +13,7 @@ use super::{Engine, EngineError, Result, Session, find_network, no_such, privile
 use crate::datapath::Datapath;
 use crate::kernel::{Netlink, Netns, NetnsIdentity};
 use crate::model::{Id, Invalid, Network};
-use crate::store::{EndpointRow, State, Store};
+use crate::store::{EndpointRow, State};
 
 /// How the name of a link begins that waits in the host's namespace to be carried.
 const PREFIX: &str = "iv-";
@@ -38,6 +38,7 @@ impl Engine {
             identity: NetnsIdentity::NONE,
             nsid: self.netlink.nsid(&netns).await?,
             ifname: ifname.clone(),
+            inside: self.netlink.clone(),
             netns,
         };
         let request = ConnectRequest {
@@ -56,7 +57,7 @@ impl Engine {
     /// Notes the namespace that an endpoint's slave will be carried to; it need not be there yet.
     pub fn expect_endpoint(&self, network: &Id, id: &Id, netns: &Path) -> Result<EndpointRow> {
         privilege::require()?;
-        let Some(mut store) = Store::open_existing(&self.state_dir)? else {
+        let Some(mut store) = self.store.open_existing()? else {
             return Err(no_such(id));
         };
         store.transaction(|records| {
@@ -75,7 +76,7 @@ impl Engine {
         if !link.starts_with(PREFIX) {
             return Ok(None);
         }
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let Some(store) = self.store.open_existing()? else {
             return Ok(None);
         };
         let mut rows = store.records().endpoints()?.into_iter();
@@ -97,7 +98,7 @@ impl Engine {
     /// Gives an endpoint the name by which its engine's users know it.
     pub fn rename_endpoint(&self, id: &Id, name: &str) -> Result<()> {
         check_name("name", name)?;
-        let Some(mut store) = Store::open_existing(&self.state_dir)? else {
+        let Some(mut store) = self.store.open_existing()? else {
             return Err(no_such(id));
         };
         store.transaction(|records| {
@@ -114,7 +115,7 @@ impl Engine {
 
     /// Gives a network the name by which its engine's users know it.
     pub fn rename_network(&self, id: &Id, name: &str) -> Result<()> {
-        let Some(mut store) = Store::open_existing(&self.state_dir)? else {
+        let Some(mut store) = self.store.open_existing()? else {
             return Err(super::not_found(id.as_str()).into());
         };
         store.transaction(|records| {

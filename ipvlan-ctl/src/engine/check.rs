@@ -3,20 +3,19 @@
 use std::path::Path;
 
 use super::endpoint::{policy, slave};
-use super::ensure::network_row;
 use super::parent::find;
 use super::{Engine, EngineError, Result, find_network, not_found, privilege};
-use crate::kernel::{Link, Netlink, Netns};
-use crate::store::{EndpointRow, NetworkRow, State, Store};
+use crate::kernel::{Netlink, Netns};
+use crate::store::{EndpointRow, NetworkRow, State};
 
 impl Engine {
     /// The endpoint with this very name, if it is whole in the store.
     pub fn endpoint_named(&self, network: &str, name: &str) -> Result<Option<EndpointRow>> {
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let Some(store) = self.store.open_existing()? else {
             return Ok(None);
         };
         let records = store.records();
-        let Some(network) = network_row(&records, network)? else {
+        let Some(network) = records.network_named(network)? else {
             return Ok(None);
         };
         let row = records.endpoint_named(network.number, name)?;
@@ -32,7 +31,7 @@ impl Engine {
         netns: &Path,
     ) -> Result<Vec<String>> {
         privilege::require()?;
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let Some(store) = self.store.open_existing()? else {
             return Err(not_found(network).into());
         };
         let network = find_network(store.records().networks()?, network)?;
@@ -47,11 +46,6 @@ impl Engine {
         let mut damage = self.parent_damage(&network).await?;
         damage.extend(self.endpoint_damage(&network, &row, netns).await?);
         Ok(damage)
-    }
-
-    /// The endpoint's interface, if it is still there.
-    pub async fn endpoint_link(&self, row: &EndpointRow) -> Result<Option<Link>> {
-        Ok(self.netlink.slave(slave(row)).await?)
     }
 
     async fn parent_damage(&self, network: &NetworkRow) -> Result<Vec<String>> {

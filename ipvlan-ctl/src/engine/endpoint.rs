@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
-use super::ensure::network_row;
 use super::network::seed;
 use super::{
     Engine, EngineError, Result, Session, default_name, find_network, netns_path, not_found, now,
     parent, privilege, with_undo,
 };
 use crate::datapath::{Datapath, EndpointPolicy};
-use crate::kernel::{Netlink, Netns, NetnsIdentity, Slave, SlaveAddresses, SlaveRequest};
+use crate::kernel::{Link, Netlink, Netns, NetnsIdentity, Slave, SlaveAddresses, SlaveRequest};
 use crate::model::ipam::{self, Family, Leases};
 use crate::model::{AddressPlan, CreateRequest, Id, Invalid, Network};
 use crate::store::{EndpointRow, NetworkRow, Records, State, StoreError};
@@ -47,9 +46,19 @@ pub struct ConnectRequest {
     pub given: Option<AddressPlan>,
 }
 
+/// An endpoint that is whole.
+#[derive(Debug)]
+pub struct Joined {
+    pub network: Network,
+    pub endpoint: EndpointRow,
+    pub link: Link,
+}
+
 /// An endpoint's namespace, open, and how it is known later.
 pub(super) struct Target {
     pub netns: Netns,
+    /// A socket of the namespace.
+    pub inside: Netlink,
     pub identity: NetnsIdentity,
     pub nsid: i32,
     pub ifname: String,
@@ -72,29 +81,26 @@ impl Engine {
         let Some(mut session) = self.existing_session().await? else {
             return Err(not_found(&request.network).into());
         };
-        let (_, row) = session.connect(&request.network, request, target).await?;
-        Ok(row)
+        let networks = session.store.records().networks()?;
+        let network = find_network(networks, &request.network)?;
+        let joined = session.connect(network, request, target).await?;
+        Ok(joined.endpoint)
     }
 
     /// As [`Engine::connect`], on the network that `create` describes, which is made first if
     /// need be (see [`Engine::ensure_network`]); `request` need not name it.
-    pub async fn join(
-        &self,
-        create: &CreateRequest,
-        request: &ConnectRequest,
-    ) -> Result<(Network, EndpointRow)> {
+    pub async fn join(&self, create: &CreateRequest, request: &ConnectRequest) -> Result<Joined> {
         privilege::require()?;
         request.check()?;
         let target = self.open_target(request).await?;
         for _ in 0..ATTEMPTS {
             if let Some(mut session) = self.existing_session().await?
-                && let Some(row) = network_row(&session.store.records(), &create.name)?
+                && let Some(row) = session.store.records().network_named(&create.name)?
                 && row.state == State::Ready
                 && create.check_owned(&row.network).is_ok()
                 && create.check_same(&row.network).is_ok()
             {
-                let id = row.network.id.as_str();
-                match session.connect(id, request, &target).await {
+                match session.connect(row, request, &target).await {
                     // It has gone meanwhile, perhaps with its last endpoint.
                     Err(EngineError::Find(_) | EngineError::NetworkBusy(_)) => {}
                     done => return done,
@@ -152,13 +158,15 @@ impl Engine {
         if netns.is_own()? {
             return Err(EngineError::OwnNamespace(target_name(&request.netns)));
         }
+        let (inside, identity) = Netlink::open_known(&netns)?;
         Ok(Target {
-            identity: netns.identity()?,
+            identity,
             nsid: self.netlink.nsid(&netns).await?,
             ifname: match &request.ifname {
                 Some(ifname) => ifname.clone(),
-                None => Netlink::free_name(&netns).await?,
+                None => inside.free_name().await?,
             },
+            inside,
             netns,
         })
     }
@@ -209,13 +217,12 @@ fn check_ifname(ifname: &str) -> Result<(), Invalid> {
 }
 
 impl Session<'_> {
-    /// Returns the network as it is then, and the endpoint.
     async fn connect(
         &mut self,
-        network: &str,
+        network: NetworkRow,
         request: &ConnectRequest,
         target: &Target,
-    ) -> Result<(Network, EndpointRow)> {
+    ) -> Result<Joined> {
         let (network, host) = self.present_network(network).await?;
         let (network, row) = self
             .reserve_endpoint(&network, request, target, &host)
@@ -224,14 +231,17 @@ impl Session<'_> {
             .build_endpoint(&network, row.clone(), request, target)
             .await
         {
-            Ok(row) => Ok((network.network, row)),
+            Ok((endpoint, link)) => Ok(Joined {
+                network: network.network,
+                endpoint,
+                link,
+            }),
             Err(error) => Err(with_undo(error, self.tear_down_endpoint(&row.id).await)),
         }
     }
 
-    /// The network that `word` means, with its parent there, and the host's own addresses.
-    async fn present_network(&mut self, word: &str) -> Result<(NetworkRow, Vec<IpAddr>)> {
-        let row = find_network(self.store.records().networks()?, word)?;
+    /// The network with its parent there, and the host's own addresses.
+    async fn present_network(&mut self, row: NetworkRow) -> Result<(NetworkRow, Vec<IpAddr>)> {
         if row.state != State::Ready {
             return Err(EngineError::NetworkBusy(row.network.name));
         }
@@ -334,7 +344,7 @@ impl Session<'_> {
         row: EndpointRow,
         request: &ConnectRequest,
         target: &Target,
-    ) -> Result<EndpointRow> {
+    ) -> Result<(EndpointRow, Link)> {
         let datapath = self.engine.datapath()?;
         if network.network.external_ipam {
             // Its subnets may be new.
@@ -344,12 +354,12 @@ impl Session<'_> {
             .make_slave(network, row, request, target, &datapath)
             .await?;
         let slave = slave(&row);
-        if self.engine.netlink.slave(slave).await?.is_none() {
+        let Some(link) = self.engine.netlink.slave(slave).await? else {
             return Err(EngineError::WrongLink {
                 target: target_name(&request.netns),
                 ifname: row.ifname,
             });
-        }
+        };
         if target.identity != NetnsIdentity::NONE {
             datapath.attach_endpoint(row.slot, &target.netns, &row.ifname)?;
             self.take_default_routes(&row, &target.netns).await?;
@@ -357,13 +367,16 @@ impl Session<'_> {
                 plan: row.addresses.clone(),
                 link_local: row.link_local,
             };
-            Netlink::configure_slave(&target.netns, slave.index, &row.ifname, &addresses).await?;
+            let inside = &target.inside;
+            inside
+                .configure_slave(&target.netns, slave.index, &row.ifname, &addresses)
+                .await?;
         }
         self.store.transaction(|records| {
             records.set_endpoint_state(&row.id, State::Ready)?;
             records.end(&row.id)
         })?;
-        Ok(row)
+        Ok((row, link))
     }
 
     /// Makes the slave and its map entries, which come first so that the slave is never without
@@ -401,7 +414,7 @@ impl Session<'_> {
                         ifname: row.ifname,
                     });
                 }
-                InTheWay::Name => Netlink::free_name(&target.netns).await?,
+                InTheWay::Name => target.inside.free_name().await?,
                 InTheWay::Index => row.ifname.clone(),
                 // The parent itself is busy: it is a bridge's port, or has macvlan devices.
                 InTheWay::Neither => return Err(error.into()),
@@ -424,7 +437,7 @@ impl Session<'_> {
     /// What the kernel's `EEXIST` or `EBUSY` was about.
     async fn what_is_taken(&self, row: &EndpointRow, target: &Target) -> Result<InTheWay> {
         let index = slave(row).index;
-        let inside = Netlink::open_in(&target.netns)?.links().await?;
+        let inside = target.inside.links().await?;
         if inside.iter().any(|link| link.view.name == row.ifname) {
             return Ok(InTheWay::Name);
         }

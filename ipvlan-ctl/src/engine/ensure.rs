@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Engine, EngineError, Result, privilege};
 use crate::model::{CreateRequest, Network};
-use crate::store::{NetworkRow, Records, State, Store};
+use crate::store::{NetworkRow, State};
 
 /// How long to wait for another process that makes or removes the network.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -77,10 +77,10 @@ impl Engine {
     }
 
     fn row_named(&self, name: &str) -> Result<Option<NetworkRow>> {
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let Some(store) = self.store.open_existing()? else {
             return Ok(None);
         };
-        network_row(&store.records(), name)
+        Ok(store.records().network_named(name)?)
     }
 
     /// The host's link with the default route, IPv4 before IPv6.
@@ -95,10 +95,4 @@ impl Engine {
             .find(|link| link.view.index == *index)
             .map(|link| link.view.name))
     }
-}
-
-/// The network with this very name, in whichever state.
-pub(super) fn network_row(records: &Records<'_>, name: &str) -> Result<Option<NetworkRow>> {
-    let rows = records.networks()?;
-    Ok(rows.into_iter().find(|row| row.network.name == name))
 }

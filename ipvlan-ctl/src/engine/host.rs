@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::parent::rests_on;
 use super::{Engine, Result, privilege};
 use crate::model::{DOOR_LABEL, Id};
-use crate::store::{EndpointRow, NetworkRow, State, Store};
+use crate::store::{EndpointRow, NetworkRow, State};
 
 /// A whole endpoint of this boot, as the names need it.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl Engine {
     /// Every whole endpoint of this boot, the oldest first, without those of other engines, which
     /// have names of their own. Its namespace may be gone.
     pub fn named_endpoints(&self) -> Result<(Seen, Vec<NamedEndpoint>)> {
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let Some(store) = self.store.open_existing()? else {
             return Ok((Seen(0), Vec::new()));
         };
         let records = store.records();
@@ -62,7 +62,7 @@ impl Engine {
     /// What has changed among [`Engine::named_endpoints`] since, at the cost of what has changed.
     /// `None` after so many changes that all must be read anew.
     pub fn changed_endpoints(&self, since: Seen) -> Result<Option<(Seen, ChangedEndpoints)>> {
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let Some(store) = self.store.open_existing()? else {
             return Ok(None);
         };
         let records = store.records();
@@ -95,7 +95,7 @@ impl Engine {
 
     /// Is a network on the link of this name?
     pub fn rests_on(&self, link: &str) -> Result<bool> {
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let Some(store) = self.store.open_existing()? else {
             return Ok(false);
         };
         let networks = store.records().networks()?;

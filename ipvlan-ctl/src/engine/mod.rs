@@ -29,7 +29,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
-pub use endpoint::ConnectRequest;
+pub use endpoint::{ConnectRequest, Joined};
 pub use host::{ChangedEndpoints, NamedEndpoint, Seen};
 pub use meter::{Meter, Rate, Rates};
 pub use network::NetworkPlan;
@@ -43,7 +43,7 @@ use crate::datapath::{Datapath, DatapathError};
 use crate::kernel::{KernelError, Netlink, NetnsError};
 use crate::model::ipam::AllocError;
 use crate::model::{FindError, Id, Invalid, Network, find};
-use crate::store::{NetworkRow, Owner, Records, Store, StoreError, boot_id};
+use crate::store::{KeptStore, NetworkRow, OpenStore, Owner, Records, StoreError, boot_id};
 
 #[derive(Debug, Error)]
 pub enum EngineError {
@@ -61,6 +61,8 @@ pub enum EngineError {
     Address(#[from] AllocError<StoreError>),
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
+    #[error("cannot read the capabilities of this process: {0}")]
+    Privileges(String),
     #[error("not permitted: this needs root ({0} missing)")]
     NotPermitted(String),
     #[error(transparent)]
@@ -118,31 +120,41 @@ type Result<T, E = EngineError> = std::result::Result<T, E>;
 /// the host's network namespace.
 #[derive(Debug)]
 pub struct Engine {
-    state_dir: PathBuf,
+    store: KeptStore,
     pin_dir: PathBuf,
     netlink: Netlink,
     boot: String,
     /// A verb that changes something has begun.
     changing: AtomicBool,
+    /// This process is told of what vanishes, and repairs then.
+    told: AtomicBool,
 }
 
 /// A verb at work: it may change things, and has begun by [`Session::put_right`].
 struct Session<'e> {
     engine: &'e Engine,
-    store: Store,
+    store: OpenStore<'e>,
     owner: Owner,
 }
 
 impl Engine {
-    /// Opens nothing but a netlink socket; the store and the programs are opened by the verbs.
+    /// Opens nothing but a netlink socket; the verbs open the store, which stays open then, and
+    /// the programs.
     pub fn new(state_dir: &Path, pin_dir: &Path) -> Result<Self> {
         Ok(Self {
-            state_dir: state_dir.to_owned(),
+            store: KeptStore::of(state_dir),
             pin_dir: pin_dir.to_owned(),
             netlink: Netlink::open()?,
             boot: boot_id()?,
             changing: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         })
+    }
+
+    /// The caller follows the kernel's events and repairs after them from now on: a verb need not
+    /// look by the way for what has gone.
+    pub fn leave_looking_to_caller(&self) {
+        self.told.store(true, Ordering::Relaxed);
     }
 
     /// May what others know of the store be old by now?
@@ -152,18 +164,18 @@ impl Engine {
 
     /// Opens the store for a verb that changes something, and puts right first what is wrong.
     async fn session(&self) -> Result<Session<'_>> {
-        self.begin(Store::open(&self.state_dir)?).await
+        self.begin(self.store.open()?).await
     }
 
     /// As [`Engine::session`] where there is a store; without one there is nothing to change.
     async fn existing_session(&self) -> Result<Option<Session<'_>>> {
-        match Store::open_existing(&self.state_dir)? {
+        match self.store.open_existing()? {
             Some(store) => self.begin(store).await.map(Some),
             None => Ok(None),
         }
     }
 
-    async fn begin(&self, store: Store) -> Result<Session<'_>> {
+    async fn begin<'e>(&'e self, store: OpenStore<'e>) -> Result<Session<'e>> {
         let mut session = Session::new(self, store)?;
         tell(&session.put_right().await?);
         Ok(session)
@@ -187,7 +199,7 @@ impl Engine {
 }
 
 impl<'e> Session<'e> {
-    fn new(engine: &'e Engine, store: Store) -> Result<Self> {
+    fn new(engine: &'e Engine, store: OpenStore<'e>) -> Result<Self> {
         engine.changing.store(true, Ordering::Relaxed);
         Ok(Self {
             engine,

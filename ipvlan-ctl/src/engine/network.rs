@@ -8,7 +8,7 @@ use super::{
 };
 use crate::datapath::Datapath;
 use crate::model::{CreateRequest, HostView, Id, Network, Usage};
-use crate::store::{NetworkRow, Records, State, Store, StoreError};
+use crate::store::{NetworkRow, Records, State, StoreError};
 
 const ULA_SEED: &str = "ula_seed";
 
@@ -19,7 +19,7 @@ impl Engine {
         let id = request.id.clone().unwrap_or_else(Id::random);
         let created = now();
         let mut host = self.host_view().await?;
-        if Store::open_existing(&self.state_dir)?.is_none() {
+        if self.store.open_existing()?.is_none() {
             // A wrong request makes no store.
             request.resolve(&host, id.clone(), created)?;
         }
@@ -49,8 +49,8 @@ impl Engine {
     /// What [`Engine::create_network`] would do, with another id; changes nothing.
     pub async fn plan_network(&self, request: &CreateRequest) -> Result<NetworkPlan> {
         let mut host = self.host_view().await?;
-        let store = Store::open_existing(&self.state_dir)?;
-        let records = store.as_ref().map(Store::records);
+        let store = self.store.open_existing()?;
+        let records = store.as_ref().map(|store| store.records());
         if let Some(records) = &records {
             host.networks = networks(records)?;
             if records.meta(ULA_SEED)?.is_some() {

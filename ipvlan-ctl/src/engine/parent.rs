@@ -29,7 +29,12 @@ pub(super) fn is_routed(row: &NetworkRow) -> bool {
 }
 
 /// Do the programs guard the host's side of this network?
-fn is_guarded(row: &NetworkRow, index: u32, name: &str, datapath: &Datapath) -> Result<bool> {
+pub(super) fn is_guarded(
+    row: &NetworkRow,
+    index: u32,
+    name: &str,
+    datapath: &Datapath,
+) -> Result<bool> {
     Ok(datapath.parent_attached(index, name)?
         && (!is_routed(row) || datapath.loopback_attached()?))
 }
@@ -70,8 +75,15 @@ impl Session<'_> {
         mut row: NetworkRow,
         datapath: &Datapath,
     ) -> Result<(NetworkRow, bool)> {
-        let links = self.engine.netlink.links().await?;
         let boot = &self.engine.boot;
+        if row.parent_boot == *boot
+            && let Some(link) = self.engine.netlink.link(row.parent_index).await?
+            && is_as_known(&row, boot, &[link])
+            && is_guarded(&row, row.parent_index, row.network.parent.name(), datapath)?
+        {
+            return Ok((row, false));
+        }
+        let links = self.engine.netlink.links().await?;
         let found = find(&row, boot, &links).map(|link| link.view.clone());
         let (index, name) = match found {
             Some(link) => (link.index, link.name),

@@ -11,7 +11,6 @@ use super::network::{networks, stored_seed};
 use super::{Engine, Result, now, privilege};
 use crate::model::ipam::{self, Family};
 use crate::model::{Invalid, Pool};
-use crate::store::Store;
 
 impl Engine {
     /// Promises a pool of this subnet, or the first default one of the family that is free.
@@ -23,11 +22,11 @@ impl Engine {
     ) -> Result<Pool> {
         privilege::require()?;
         let mut host = self.host_view().await?;
-        if Store::open_existing(&self.state_dir)?.is_none() {
+        if self.store.open_existing()?.is_none() {
             // A wrong request makes no store.
             Pool::asked_for(subnet, range, family, &host)?;
         }
-        Store::open(&self.state_dir)?.transaction(|records| {
+        self.store.open()?.transaction(|records| {
             host.networks = networks(records)?;
             host.ula_seed = stored_seed(records, host.ula_seed)?;
             host.used.extend(records.promised(now())?);
@@ -40,7 +39,7 @@ impl Engine {
     /// Takes a promise back; nothing where its network was made.
     pub fn take_back_pool(&self, pool: &Pool) -> Result<()> {
         privilege::require()?;
-        if let Some(store) = Store::open_existing(&self.state_dir)? {
+        if let Some(store) = self.store.open_existing()? {
             store.records().take_promise(&pool.subnet)?;
         }
         Ok(())
@@ -54,7 +53,7 @@ impl Engine {
             let allowed = "it is the subnet of a network of ipvlan-ctl, which alone gets addresses";
             Invalid::new("pool", pool.subnet.to_string(), allowed)
         };
-        let Some(mut store) = Store::open_existing(&self.state_dir)? else {
+        let Some(mut store) = self.store.open_existing()? else {
             return Err(no_network().into());
         };
         store.transaction(|records| {

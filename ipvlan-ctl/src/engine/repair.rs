@@ -1,6 +1,7 @@
 //! Bringing the store and the kernel back to agreement.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use super::endpoint::{policy, slave};
 use super::parent::{self, is_as_known};
@@ -8,7 +9,7 @@ use super::{Engine, EngineError, Result, Session, privilege};
 use crate::datapath::{Datapath, Device, Programs, Replacement};
 use crate::kernel::Netns;
 use crate::model::Id;
-use crate::store::{EndpointRow, Intent, Owner, Records, State, Store};
+use crate::store::{EndpointRow, Intent, Owner, Records, State};
 
 /// How many endpoints a verb looks at by the way.
 const GLANCE: u32 = 8;
@@ -28,7 +29,7 @@ impl Engine {
     /// Compares everything with the kernel and repairs; returns one line for each thing done.
     pub async fn repair(&self) -> Result<Vec<String>> {
         privilege::require()?;
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let Some(store) = self.store.open_existing()? else {
             return Ok(Vec::new());
         };
         let mut session = Session::new(self, store)?;
@@ -62,10 +63,49 @@ impl Engine {
         Ok(done)
     }
 
+    /// Releases the endpoints that are gone, and ends what others left unfinished; returns one line
+    /// for each thing done. Costs a request for each endpoint, and much less than
+    /// [`Engine::repair`].
+    pub async fn release_gone(&self) -> Result<Vec<String>> {
+        privilege::require()?;
+        let Some(store) = self.store.open_existing()? else {
+            return Ok(Vec::new());
+        };
+        let mut session = Session::new(self, store)?;
+        let mut done = session.finish_abandoned().await?;
+        done.extend(session.release_lost(Which::All).await?);
+        Ok(done)
+    }
+
+    /// Has a parent gone, come back or lost its programs, so that [`Engine::repair`] is due?
+    pub async fn parents_are_hurt(&self) -> Result<bool> {
+        let Some(store) = self.store.open_existing()? else {
+            return Ok(false);
+        };
+        let mut rows = store.records().networks()?;
+        rows.retain(|row| row.state == State::Ready);
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        let Some(datapath) = self.loaded_datapath() else {
+            return Ok(true);
+        };
+        let links = self.netlink.links().await?;
+        for row in rows {
+            let name = row.network.parent.name();
+            if !is_as_known(&row, &self.boot, &links)
+                || !parent::is_guarded(&row, row.parent_index, name, &datapath)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Puts this version's programs in the place of a newer one's; returns what was done.
     pub fn downgrade(&self) -> Result<Option<String>> {
         privilege::require()?;
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let Some(store) = self.store.open_existing()? else {
             return Ok(None);
         };
         let Some(datapath) = self.loaded_datapath() else {
@@ -79,18 +119,22 @@ impl Session<'_> {
     /// What every verb does first: ends what others left unfinished, and looks for what is gone,
     /// at a cost that does not grow with the number of endpoints. Of many endpoints it looks at
     /// some, and at all in the first verb after a reboot; [`Session::reserve`] looks at all where
-    /// one is in the way. Returns one line for each thing done.
+    /// one is in the way. Where it is told of what goes, it does not look. Returns one line for
+    /// each thing done.
     pub(super) async fn put_right(&mut self) -> Result<Vec<String>> {
         let mut done = self.finish_abandoned().await?;
         let boot = self.engine.boot.as_str();
-        if self.store.records().meta(LAST_BOOT)?.as_deref() == Some(boot) {
-            done.extend(self.release_lost(Which::Some).await?);
-        } else {
+        let told = self.engine.told.load(Ordering::Relaxed);
+        if self.store.records().meta(LAST_BOOT)?.as_deref() != Some(boot) {
             done.extend(self.release_lost(Which::All).await?);
             self.store.records().set_meta(LAST_BOOT, boot)?;
+        } else if !told {
+            done.extend(self.release_lost(Which::Some).await?);
         }
         done.extend(self.upgrade_programs()?);
-        done.extend(self.restore_parents(Which::Some).await?);
+        if !told {
+            done.extend(self.restore_parents(Which::Some).await?);
+        }
         Ok(done)
     }
 

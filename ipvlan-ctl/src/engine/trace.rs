@@ -63,7 +63,8 @@ struct Names {
 impl Engine {
     /// Starts to listen to the programs; only one listener per host.
     pub fn trace(&self, filter: TraceFilter) -> Result<Trace> {
-        let store = Store::open_existing(&self.state_dir)?.ok_or(EngineError::NothingToTrace)?;
+        let store =
+            Store::open_existing(self.store.directory())?.ok_or(EngineError::NothingToTrace)?;
         let mut names = Names {
             revision: store.revision()?,
             store,

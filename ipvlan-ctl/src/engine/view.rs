@@ -66,7 +66,7 @@ pub struct Stats {
 impl Engine {
     /// Every network, the oldest first, without what is on them.
     pub fn networks(&self) -> Result<Vec<Network>> {
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let Some(store) = self.store.open_existing()? else {
             return Ok(Vec::new());
         };
         Ok(ready_networks(&store)?
@@ -77,7 +77,7 @@ impl Engine {
 
     /// The ids of the networks that have endpoints.
     pub fn used_networks(&self) -> Result<HashSet<Id>> {
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let Some(store) = self.store.open_existing()? else {
             return Ok(HashSet::new());
         };
         let records = store.records();
@@ -91,7 +91,7 @@ impl Engine {
 
     /// The network that `word` means; see `docker network inspect`.
     pub async fn inspect(&self, word: &str) -> Result<NetworkView> {
-        let Some(store) = Store::open_existing(&self.state_dir)? else {
+        let Some(store) = self.store.open_existing()? else {
             return Err(not_found(word).into());
         };
         let row = find_network(ready_networks(&store)?, word)?;
@@ -115,7 +115,7 @@ impl Engine {
 
     /// [`Engine::stats`] and the selected networks, by one reading of the store.
     async fn networks_with_stats(&self, selection: &Selection) -> Result<(Vec<NetworkRow>, Stats)> {
-        let (networks, endpoints) = match Store::open_existing(&self.state_dir)? {
+        let (networks, endpoints) = match self.store.open_existing()? {
             Some(store) => (ready_networks(&store)?, store.records().endpoints()?),
             None => Default::default(),
         };

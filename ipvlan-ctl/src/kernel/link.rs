@@ -129,6 +129,27 @@ impl Netlink {
     }
 
     /// The link of this name, if there is one.
+    /// The link with this index; `None` if there is none.
+    pub async fn link(&self, index: u32) -> Result<Option<Link>, KernelError> {
+        let link = LinkUnspec::new_with_index(index).build();
+        let replies = match self
+            .request(
+                "find",
+                &format!("link {index}"),
+                RouteNetlinkMessage::GetLink(link),
+                0,
+            )
+            .await
+        {
+            Err(error) if error.errno() == Some(Errno::ENODEV) => return Ok(None),
+            other => other?,
+        };
+        Ok(replies.into_iter().find_map(|reply| match reply {
+            RouteNetlinkMessage::NewLink(message) => Some(Link::read(message)),
+            _ => None,
+        }))
+    }
+
     pub async fn link_named(&self, name: &str) -> Result<Option<Link>, KernelError> {
         Ok(self
             .links()

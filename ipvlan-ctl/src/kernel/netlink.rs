@@ -5,7 +5,8 @@ use nix::errno::Errno;
 use rtnetlink::Handle;
 use thiserror::Error;
 
-use super::{Netns, NetnsError};
+use super::netns::own_cookie;
+use super::{Netns, NetnsError, NetnsIdentity};
 
 #[derive(Debug, Error)]
 pub enum KernelError {
@@ -79,6 +80,16 @@ impl Netlink {
             let _inside = runtime.enter();
             Self::open()
         })?
+    }
+
+    /// As [`Netlink::open_in`], with the namespace's identity: to enter it costs a thread.
+    pub fn open_known(netns: &Netns) -> Result<(Self, NetnsIdentity), KernelError> {
+        let runtime = tokio::runtime::Handle::current();
+        let (inside, cookie) = netns.run(|| {
+            let _inside = runtime.enter();
+            (Self::open(), own_cookie())
+        })?;
+        Ok((inside?, netns.identity_by(cookie)?))
     }
 
     /// Sends a request and waits until the kernel has done it. Returns its answers, if any.

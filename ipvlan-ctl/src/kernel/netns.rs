@@ -93,12 +93,17 @@ impl Netns {
     }
 
     pub fn identity(&self) -> Result<NetnsIdentity, NetnsError> {
+        self.identity_by(self.run(own_cookie)?)
+    }
+
+    /// The identity, by the cookie that was read inside.
+    pub(super) fn identity_by(&self, cookie: io::Result<u64>) -> Result<NetnsIdentity, NetnsError> {
         let failed = |source| NetnsError::Cookie {
             path: self.path.clone(),
             source,
         };
         let inode = self.file.metadata().map_err(failed)?.ino();
-        let cookie = self.run(|| own_cookie().map_err(failed))??;
+        let cookie = cookie.map_err(failed)?;
         Ok(NetnsIdentity { cookie, inode })
     }
 
@@ -156,7 +161,7 @@ fn paths_of_processes() -> Result<impl Iterator<Item = PathBuf>, NetnsError> {
 }
 
 /// The cookie of the calling thread's namespace.
-fn own_cookie() -> io::Result<u64> {
+pub(super) fn own_cookie() -> io::Result<u64> {
     let socket: OwnedFd = socket(
         AddressFamily::Unix,
         SockType::Datagram,
@@ -224,7 +229,10 @@ mod tests {
         let host = Netlink::open().unwrap();
         let nsid = host.nsid(&netns).await.unwrap();
         assert_eq!(host.nsid(&netns).await.unwrap(), nsid);
-        assert_eq!(Netlink::free_name(&netns).await.unwrap(), "eth0");
+        assert_eq!(
+            Netlink::open_in(&netns).unwrap().free_name().await.unwrap(),
+            "eth0"
+        );
         let lo = Netlink::open_in(&netns).unwrap().links().await.unwrap();
         assert_eq!(lo.len(), 1);
         assert!(lo[0].view.loopback && !lo[0].up);

@@ -225,41 +225,6 @@ fn slave_is_gone(error: &KernelError) -> bool {
     )
 }
 
-/// Gives a slave its addresses and its default route, and sets it and `lo` up. `inside` is a
-/// socket of its namespace `netns`.
-pub(super) async fn configure(
-    inside: &Netlink,
-    netns: &Netns,
-    index: u32,
-    name: &str,
-    addresses: &SlaveAddresses,
-) -> Result<(), KernelError> {
-    let plan = &addresses.plan;
-    // The kernel announces the IPv4 address when the link comes up: a neighbour may still
-    // remember where it was before.
-    let mut switches = vec![("ipv4", "arp_notify")];
-    match addresses.link_local {
-        // Without `--ipv6` the interface has no link-local address either, as Docker's.
-        None => switches.push(("ipv6", "disable_ipv6")),
-        Some(link_local) => {
-            inside.add_link_local(index, name, link_local).await?;
-        }
-    }
-    switch_on(netns, name, &switches)?;
-    for address in plan.v4.into_iter().chain(plan.v6) {
-        inside.add_address(index, name, address).await?;
-    }
-    // `lo` is index 1 in every namespace.
-    inside.set_up(1, "lo").await?;
-    inside.set_up(index, name).await?;
-    if let Some(IpNetwork::V6(v6)) = plan.v6
-        && let Some(mac) = inside.mac_asked_for(index).await?
-    {
-        announce(netns, index, name, mac, v6.ip())?;
-    }
-    inside.add_routes(index, name, plan).await
-}
-
 /// Sets switches of a device to 1, each named by its family and itself. Their folder
 /// (`/proc/sys/net/FAMILY/conf/NAME`) is that of the reading thread's namespace.
 fn switch_on(netns: &Netns, name: &str, switches: &[(&str, &str)]) -> Result<(), KernelError> {
@@ -277,15 +242,39 @@ fn switch_on(netns: &Netns, name: &str, switches: &[(&str, &str)]) -> Result<(),
 }
 
 impl Netlink {
-    /// Configures a slave of `netns`; see [`SlaveAddresses`].
+    /// Gives a slave its addresses and its default route, and sets it and `lo` up. The socket is
+    /// one of its namespace, `netns`; see [`SlaveAddresses`].
     pub async fn configure_slave(
+        &self,
         netns: &Netns,
         index: u32,
         name: &str,
         addresses: &SlaveAddresses,
     ) -> Result<(), KernelError> {
-        let inside = Self::open_in(netns)?;
-        configure(&inside, netns, index, name, addresses).await
+        let plan = &addresses.plan;
+        // The kernel announces the IPv4 address when the link comes up: a neighbour may still
+        // remember where it was before.
+        let mut switches = vec![("ipv4", "arp_notify")];
+        match addresses.link_local {
+            // Without `--ipv6` the interface has no link-local address either, as Docker's.
+            None => switches.push(("ipv6", "disable_ipv6")),
+            Some(link_local) => {
+                self.add_link_local(index, name, link_local).await?;
+            }
+        }
+        switch_on(netns, name, &switches)?;
+        for address in plan.v4.into_iter().chain(plan.v6) {
+            self.add_address(index, name, address).await?;
+        }
+        // `lo` is index 1 in every namespace.
+        self.set_up(1, "lo").await?;
+        self.set_up(index, name).await?;
+        if let Some(IpNetwork::V6(v6)) = plan.v6
+            && let Some(mac) = self.mac_asked_for(index).await?
+        {
+            announce(netns, index, name, mac, v6.ip())?;
+        }
+        self.add_routes(index, name, plan).await
     }
 
     /// Gives `netns` the routes of one of its slaves, where it has none. A slave that was taken
@@ -405,9 +394,9 @@ impl Netlink {
         Ok(())
     }
 
-    /// The first free `ethN` of `netns`.
-    pub async fn free_name(netns: &Netns) -> Result<String, KernelError> {
-        let links = Self::open_in(netns)?.links().await?;
+    /// The first free `ethN` of the socket's namespace.
+    pub async fn free_name(&self) -> Result<String, KernelError> {
+        let links = self.links().await?;
         let taken = |name: &str| links.iter().any(|link| link.view.name == name);
         Ok((0..)
             .map(|n| format!("eth{n}"))

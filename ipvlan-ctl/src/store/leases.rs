@@ -52,7 +52,7 @@ fn family(address: IpAddr) -> u8 {
 impl Records<'_> {
     /// Leases a free `address` to an endpoint.
     pub fn lease(&self, address: IpAddr, endpoint: &Id) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "INSERT INTO leases (family, address, endpoint) VALUES (?1, ?2, ?3)",
             params![family(address), Column(address), endpoint.as_str()],
         )?;
@@ -70,7 +70,7 @@ impl Records<'_> {
 
     /// Notes `address` as the one handed out last in the pool of `subnet`.
     pub fn set_cursor(&self, subnet: &IpNetwork, address: IpAddr) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "INSERT INTO cursors (subnet, address) VALUES (?1, ?2)
              ON CONFLICT (subnet) DO UPDATE SET address = excluded.address",
             params![subnet.to_string(), Column(address)],
@@ -80,7 +80,7 @@ impl Records<'_> {
 
     /// Forgets which address of `subnet` was handed out last: its last network is gone.
     pub fn delete_cursor(&self, subnet: &IpNetwork) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "DELETE FROM cursors WHERE subnet = ?1",
             [subnet.to_string()],
         )?;
@@ -103,7 +103,7 @@ impl Records<'_> {
             for run in before.iter().chain(&after) {
                 self.insert_run(run)?;
             }
-            self.0.execute(
+            self.execute(
                 "DELETE FROM leases WHERE family = ?1 AND address = ?2",
                 params![family(address), Column(address)],
             )?;
@@ -124,7 +124,7 @@ impl Records<'_> {
 
     /// Notes that another engine was promised `pool`, in the place of an older promise.
     pub fn promise(&self, pool: &Pool, now: u64) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "INSERT OR REPLACE INTO promises (subnet, range, since) VALUES (?1, ?2, ?3)",
             params![
                 pool.subnet.to_string(),
@@ -137,7 +137,7 @@ impl Records<'_> {
 
     /// The subnets that are promised. What was promised too long ago is forgotten.
     pub fn promised(&self, now: u64) -> Result<Vec<IpNetwork>, StoreError> {
-        self.0.execute(
+        self.execute(
             "DELETE FROM promises WHERE since NOT BETWEEN ?1 AND ?2",
             params![now.saturating_sub(PROMISED) as i64, now as i64],
         )?;

@@ -1,5 +1,6 @@
 //! What the host remembers: networks, endpoints, leases and unfinished work, in SQLite.
 
+mod kept;
 mod leases;
 mod owner;
 mod records;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use thiserror::Error;
 
+pub use kept::{KeptStore, OpenStore};
 pub use owner::{Owner, boot_id};
 pub use records::{EndpointRow, Intent, NetworkRow, Records, State};
 
@@ -32,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two tries. SQLite's own pauses grow, so that of a hundred processes the newest would
 /// always come first; these are the same for all.
 const PAUSE: Duration = Duration::from_millis(30);
+
+/// More than [`Records`] has.
+const STATEMENTS: usize = 128;
 
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -90,6 +95,7 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
         let mut connection = Connection::open_with_flags(&path, flags)?;
         connection.busy_handler(Some(wait))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         connection.pragma_update(None, "foreign_keys", true)?;
         write_ahead(&connection)?;
         let mut store = Self { connection };

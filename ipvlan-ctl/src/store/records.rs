@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::{Owner, StoreError};
 use crate::datapath::Datapath;
@@ -98,17 +98,21 @@ const ENDPOINT: &str = "SELECT id, network, name, aliases, slot, ifname, netns, 
     inode, boot, parent_index, addresses, link_local, state, created, servers FROM endpoints";
 
 impl Records<'_> {
+    /// Executes a statement that is prepared once for all its uses.
+    pub(super) fn execute(&self, sql: &str, values: impl Params) -> Result<usize, StoreError> {
+        Ok(self.0.prepare_cached(sql)?.execute(values)?)
+    }
+
     pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
         Ok(self
             .0
-            .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
-                row.get(0)
-            })
+            .prepare_cached("SELECT value FROM meta WHERE key = ?1")?
+            .query_row([key], |row| row.get(0))
             .optional()?)
     }
 
     pub fn set_meta(&self, key: &str, value: &str) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "INSERT INTO meta (key, value) VALUES (?1, ?2)
              ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             [key, value],
@@ -132,6 +136,14 @@ impl Records<'_> {
             .transpose()
     }
 
+    pub fn network_named(&self, name: &str) -> Result<Option<NetworkRow>, StoreError> {
+        self.0
+            .prepare_cached(&format!("{NETWORK} WHERE name = ?1"))?
+            .query_and_then([name], read_network)?
+            .next()
+            .transpose()
+    }
+
     pub fn network_numbered(&self, number: u32) -> Result<Option<NetworkRow>, StoreError> {
         self.0
             .prepare_cached(&format!("{NETWORK} WHERE number = ?1"))?
@@ -151,7 +163,7 @@ impl Records<'_> {
 
     /// Inserts a network in state `Creating`. Returns its number.
     pub fn insert_network(&self, network: &Network) -> Result<u32, StoreError> {
-        self.0.execute(
+        self.execute(
             "INSERT INTO networks (id, name, body, state) VALUES (?1, ?2, ?3, ?4)",
             params![
                 network.id.as_str(),
@@ -166,7 +178,7 @@ impl Records<'_> {
     }
 
     pub fn set_network_state(&self, number: u32, state: State) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "UPDATE networks SET state = ?2 WHERE number = ?1",
             params![number, state],
         )?;
@@ -174,7 +186,7 @@ impl Records<'_> {
     }
 
     pub fn set_parent(&self, number: u32, index: u32, boot: &str) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "UPDATE networks SET parent_index = ?2, parent_boot = ?3 WHERE number = ?1",
             params![number, index, boot],
         )?;
@@ -182,7 +194,7 @@ impl Records<'_> {
     }
 
     pub fn set_network(&self, number: u32, network: &Network) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "UPDATE networks SET name = ?2, body = ?3 WHERE number = ?1",
             params![number, network.name, serde_json::to_string(network)?],
         )?;
@@ -285,7 +297,7 @@ impl Records<'_> {
     }
 
     pub fn insert_endpoint(&self, endpoint: &EndpointRow) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "INSERT INTO endpoints (id, network, name, aliases, slot, ifname, netns, nsid,
                  cookie, inode, boot, parent_index, addresses, link_local, state, created,
                  servers)
@@ -315,7 +327,7 @@ impl Records<'_> {
     }
 
     pub fn set_endpoint_state(&self, id: &Id, state: State) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "UPDATE endpoints SET state = ?2 WHERE id = ?1",
             params![id.as_str(), state],
         )?;
@@ -330,7 +342,7 @@ impl Records<'_> {
         ifname: &str,
         link_local: Option<Ipv6Addr>,
     ) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "UPDATE endpoints SET slot = ?2, ifname = ?3, link_local = ?4 WHERE id = ?1",
             params![
                 id.as_str(),
@@ -350,7 +362,7 @@ impl Records<'_> {
         identity: NetnsIdentity,
         ifname: &str,
     ) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "UPDATE endpoints SET nsid = ?2, cookie = ?3, inode = ?4, ifname = ?5 WHERE id = ?1",
             params![
                 id.as_str(),
@@ -365,7 +377,7 @@ impl Records<'_> {
 
     /// Writes down where an endpoint's namespace is, or will be.
     pub fn set_netns(&self, id: &Id, netns: &Path) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "UPDATE endpoints SET netns = ?2 WHERE id = ?1",
             params![id.as_str(), netns.to_string_lossy()],
         )?;
@@ -373,7 +385,7 @@ impl Records<'_> {
     }
 
     pub fn rename_endpoint(&self, id: &Id, name: &str) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "UPDATE endpoints SET name = ?2 WHERE id = ?1",
             params![id.as_str(), name],
         )?;
@@ -473,7 +485,7 @@ impl Records<'_> {
 
     /// Notes who is at work on a network or an endpoint; an older note is replaced.
     pub fn begin(&self, subject: &Id, verb: &str, owner: &Owner) -> Result<(), StoreError> {
-        self.0.execute(
+        self.execute(
             "INSERT OR REPLACE INTO intents (subject, verb, pid, started, boot)
              VALUES (?1, ?2, ?3, ?4, ?5)",
             params![
@@ -490,7 +502,7 @@ impl Records<'_> {
     /// Leaves unfinished work to whoever comes next, as if its process had ended.
     pub fn abandon(&self, subject: &Id) -> Result<(), StoreError> {
         // No process has this number.
-        self.0.execute(
+        self.execute(
             "UPDATE intents SET pid = 0 WHERE subject = ?1",
             [subject.as_str()],
         )?;

@@ -3,9 +3,34 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::Result;
 use super::error::{Code, Error};
 use super::result::Version;
+
+/// The variables of the environment, unless they are empty.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Variables {
+    command: Option<String>,
+    container: Option<String>,
+    pub netns: Option<String>,
+    ifname: Option<String>,
+    args: Option<String>,
+}
+
+impl Variables {
+    pub fn of_env() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            command: variable("CNI_COMMAND"),
+            container: variable("CNI_CONTAINERID"),
+            netns: variable("CNI_NETNS"),
+            ifname: variable("CNI_IFNAME"),
+            args: variable("CNI_ARGS"),
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Command {
@@ -18,9 +43,9 @@ pub(super) enum Command {
 }
 
 impl Command {
-    pub fn from_env() -> Result<Self> {
-        let text = variable("CNI_COMMAND").unwrap_or_default();
-        match text.as_str() {
+    pub fn of(variables: &Variables) -> Result<Self> {
+        let text = variables.command.as_deref().unwrap_or_default();
+        match text {
             "ADD" => Ok(Self::Add),
             "DEL" => Ok(Self::Del),
             "CHECK" => Ok(Self::Check),
@@ -69,14 +94,14 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// Reads the variables; those that the command needs must be there.
-    pub fn from_env(command: Command) -> Result<Self> {
+    /// Those variables that the command needs must be there.
+    pub fn of(command: Command, variables: Variables) -> Result<Self> {
         let call = Self {
             command,
-            args: Args::parse(&variable("CNI_ARGS").unwrap_or_default())?,
-            container: variable("CNI_CONTAINERID"),
-            netns: variable("CNI_NETNS"),
-            ifname: variable("CNI_IFNAME"),
+            args: Args::parse(variables.args.as_deref().unwrap_or_default())?,
+            container: variables.container,
+            netns: variables.netns,
+            ifname: variables.ifname,
         };
         let attachment = matches!(command, Command::Add | Command::Del | Command::Check);
         if attachment {
@@ -117,11 +142,6 @@ impl Call {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         format!("{} with {}", text(&self.container), text(&self.ifname))
     }
-}
-
-/// The variable's value, unless it is empty.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn needed<'v>(name: &str, value: &'v Option<String>) -> Result<&'v str> {

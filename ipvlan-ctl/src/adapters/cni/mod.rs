@@ -8,12 +8,14 @@ mod call;
 mod conf;
 mod delegate;
 mod error;
+mod request;
 mod result;
 
-use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde_json::Value;
+
+pub use request::{Answer, Request};
 
 use call::{Call, Command};
 use conf::{Conf, Head, IpamChoice};
@@ -31,52 +33,42 @@ const DOOR: &str = "cni";
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Does what the environment and standard input ask for, and prints the result or the error as
-/// JSON. The engine is opened by `with_engine` once the call is known to be sound.
-pub fn main(with_engine: impl FnOnce(Work) -> anyhow::Result<Option<Value>>) -> ExitCode {
-    let mut input = Vec::new();
-    let version = Version::default();
-    let done = match io::stdin().lock().read_to_end(&mut input) {
-        Err(error) => Err((version, Error::new(Code::Io, format!("stdin: {error}")))),
-        Ok(_) => run(&input, with_engine),
+/// JSON. A daemon is asked first by `ask_daemon`, which returns `None` where there is none to do
+/// it; the engine is opened by `with_engine` once the call is known to be sound.
+pub fn main(
+    ask_daemon: impl FnOnce(&Request) -> anyhow::Result<Option<Answer>>,
+    with_engine: impl FnOnce(Work) -> anyhow::Result<Answer>,
+) -> ExitCode {
+    let answer = match Request::read() {
+        Ok(request) => answer(request, ask_daemon, with_engine),
+        Err(error) => Answer::refusal(Version::default(), &error),
     };
-    let (output, code) = match done {
-        Ok(None) => return ExitCode::SUCCESS,
-        Ok(Some(value)) => (value, ExitCode::SUCCESS),
-        Err((version, error)) => (error.to_json(version), ExitCode::FAILURE),
-    };
-    match writeln!(io::stdout().lock(), "{output}") {
-        Ok(()) => code,
-        Err(_) => ExitCode::FAILURE,
-    }
+    answer.print()
 }
 
-fn run(
-    input: &[u8],
-    with_engine: impl FnOnce(Work) -> anyhow::Result<Option<Value>>,
-) -> Result<Option<Value>, (Version, Error)> {
-    let latest = |error| (Version::default(), error);
-    let command = Command::from_env().map_err(latest)?;
-    if command == Command::Version {
-        return Ok(Some(versions(input)));
+fn answer(
+    request: Request,
+    ask_daemon: impl FnOnce(&Request) -> anyhow::Result<Option<Answer>>,
+    with_engine: impl FnOnce(Work) -> anyhow::Result<Answer>,
+) -> Answer {
+    if request.is_of_the_host() {
+        match ask_daemon(&request) {
+            Ok(Some(answer)) => return answer,
+            Ok(None) => {}
+            // Nothing is known of what it has done, so the runtime is to start anew.
+            Err(error) => {
+                let error = Error::new(Code::TryAgain, format!("{error:#}"));
+                return Answer::refusal(request.version(), &error);
+            }
+        }
     }
-    let head = Head::parse(input).map_err(latest)?;
-    let version = head.version;
-    let work = Work::new(command, head, input.to_vec()).map_err(|error| (version, error))?;
-    with_engine(work).map_err(|error| (version, error.into()))
-}
-
-/// The answer to `VERSION`. Its standard input may be anything.
-fn versions(input: &[u8]) -> Value {
-    let asked = serde_json::from_slice::<Value>(input).ok();
-    let asked = asked
-        .as_ref()
-        .and_then(|conf| conf["cniVersion"].as_str())
-        .filter(|asked| asked.parse::<Version>().is_ok())
-        .unwrap_or(Version::default().text());
-    json!({
-        "cniVersion": asked,
-        "supportedVersions": Version::ALL.map(Version::text),
-    })
+    match request.work() {
+        Ok(work) => {
+            let version = work.head.version;
+            with_engine(work).unwrap_or_else(|error| Answer::refusal(version, &error.into()))
+        }
+        Err(answer) => answer,
+    }
 }
 
 /// A call that is sound as far as it can be known without the host.
@@ -89,10 +81,9 @@ pub struct Work {
 }
 
 impl Work {
-    fn new(command: Command, head: Head, input: Vec<u8>) -> Result<Self> {
-        command.check_version(head.version)?;
+    fn new(call: Call, head: Head, input: Vec<u8>) -> Result<Self> {
         Ok(Self {
-            call: Call::from_env(command)?,
+            call,
             delegate: match &head.ipam {
                 IpamChoice::Delegated(plugin) => Some(Delegate::find(plugin)?),
                 IpamChoice::Ours | IpamChoice::None => None,
@@ -102,8 +93,16 @@ impl Work {
         })
     }
 
+    pub async fn run(self, engine: &Engine) -> Answer {
+        let version = self.head.version;
+        match self.output(engine).await {
+            Ok(output) => Answer::success(output),
+            Err(error) => Answer::refusal(version, &error),
+        }
+    }
+
     /// Does the work. Returns what is to be printed.
-    pub async fn run(self, engine: &Engine) -> anyhow::Result<Option<Value>> {
+    async fn output(&self, engine: &Engine) -> Result<Option<Value>> {
         Ok(match self.call.command {
             Command::Add => Some(self.add(engine).await?),
             Command::Del => self.del(engine).await.map(|()| None)?,
@@ -152,15 +151,10 @@ impl Work {
             request.options.push(format!("parent={parent}"));
         }
         let connect = self.connect_request(conf, given.as_ref())?;
-        let (network, row) = engine.join(&request, &connect).await?;
-        let link = engine.endpoint_link(&row).await?.ok_or_else(|| {
-            Error::new(
-                Code::TryAgain,
-                format!("the interface {} went at once", row.ifname),
-            )
-        })?;
-        let interface = Interface::inside(&row.ifname, &link, &row.netns);
-        let own = given.unwrap_or_else(|| Addressing::of(&network, &row));
+        let joined = engine.join(&request, &connect).await?;
+        let row = &joined.endpoint;
+        let interface = Interface::inside(&row.ifname, &joined.link, &row.netns);
+        let own = given.unwrap_or_else(|| Addressing::of(&joined.network, row));
         Ok(conf.result(interface, own))
     }
 
