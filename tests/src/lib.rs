@@ -9,6 +9,7 @@ mod hostile;
 mod lab;
 mod neighbours;
 mod podman;
+mod running;
 mod stream;
 
 use std::process::{Child, Command, Output};
@@ -27,6 +28,7 @@ pub use lab::{
 pub use neighbours::Neighbours;
 pub use podman::Podman;
 use pretty_assertions::assert_str_eq;
+pub use running::Running;
 use serde_json::Value;
 pub use stream::Stream;
 

@@ -2,12 +2,12 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
 use ipvlan_tests::{
-    Daemon, Figures, Lab, Namespace, ctl, ctl_command, ctl_output, eventually, refused, sh,
-    snapshot, succeeds,
+    Daemon, Figures, Lab, Namespace, Running, ctl, ctl_command, ctl_output, eventually, refused,
+    sh, snapshot, succeeds,
 };
 
 const SOCKET: &str = "/run/ipvlan-ctl/daemon.sock";
@@ -118,9 +118,10 @@ fn the_daemon_tells_the_service_manager() {
     hear("STOPPING=1");
 }
 
-/// Systemd, as pid 1 of namespaces of its own, with our unit and nothing else.
+/// Systemd, as pid 1 of namespaces of its own, with our unit and nothing else. All in its namespace
+/// ends with it.
 struct Systemd {
-    unshare: Child,
+    unshare: Running,
     pid: String,
 }
 
@@ -144,19 +145,18 @@ impl Systemd {
              exec env -i PATH=$PATH container=test /lib/systemd/systemd \
                --system --unit=ipvlan-ctl.service --log-target=null"
         );
-        let unshare = Command::new("unshare")
+        let mut unshare = Command::new("unshare");
+        unshare
             .args(["--pid", "--fork", "--mount", "--cgroup", "--kill-child"])
-            .args(["--propagation", "private", "sh", "-ec", &script])
-            .spawn()
-            .expect("unshare starts");
+            .args(["--propagation", "private", "sh", "-ec", &script]);
         let mut systemd = Self {
-            unshare,
+            unshare: Running::start(&mut unshare),
             pid: String::new(),
         };
         eventually("the unit is active", || {
             ctl_output("daemon status").status.success()
         });
-        let child = sh(&format!("pgrep -P {}", systemd.unshare.id()));
+        let child = sh(&format!("pgrep -P {}", systemd.unshare.0.id()));
         systemd.pid = child.trim().to_owned();
         systemd
     }
@@ -166,14 +166,6 @@ impl Systemd {
             "nsenter -t {} --pid --mount --cgroup systemctl {words} ipvlan-ctl.service",
             self.pid
         ))
-    }
-}
-
-impl Drop for Systemd {
-    fn drop(&mut self) {
-        // All in its namespace ends with it.
-        let _ = self.unshare.kill();
-        let _ = self.unshare.wait();
     }
 }
 

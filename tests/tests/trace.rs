@@ -1,28 +1,27 @@
 //! Dropped packets as `ipvlan-ctl trace` tells them.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use ipvlan_tests::{Figures, Lab, Namespace, ctl, ctl_command, ctl_output, refused, sh};
+use ipvlan_tests::{Figures, Lab, Namespace, Running, ctl, ctl_command, ctl_output, refused, sh};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `trace --json` that listens.
 struct Tracer {
-    child: Child,
+    process: Running,
     lines: Receiver<String>,
 }
 
 impl Tracer {
     fn start(words: &str) -> Self {
-        let mut child = ctl_command(format!("trace --json {words}").split_whitespace())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("ipvlan-ctl starts");
+        let mut trace = ctl_command(format!("trace --json {words}").split_whitespace());
+        trace.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Running::start(&mut trace);
+        let child = &mut process.0;
         let mut said = String::new();
         BufReader::new(child.stderr.take().expect("stderr is piped"))
             .read_line(&mut said)
@@ -37,7 +36,7 @@ impl Tracer {
                 }
             }
         });
-        Self { child, lines }
+        Self { process, lines }
     }
 
     /// Does something again and again until a drop is told for which `wanted` holds.
@@ -58,17 +57,8 @@ impl Tracer {
     }
 
     /// Sends a signal, and returns the exit code if there is one.
-    fn end(mut self, signal: &str) -> Option<i32> {
-        sh(&format!("kill -{signal} {}", self.child.id()));
-        self.child.wait().expect("wait").code()
-    }
-}
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        // It has ended already where all went well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn end(self, signal: &str) -> Option<i32> {
+        self.process.end_by(signal).code()
     }
 }
 
@@ -168,7 +158,7 @@ fn a_trace_is_filtered_and_ended_by_its_count() {
         let _ = two.succeeds("ping -n -q -c 1 -W 1 192.168.1.2");
         let _ = one.succeeds("ping -n -q -c 1 -W 1 192.168.1.2");
         spoof(&one);
-        if let Some(status) = tracer.child.try_wait().expect("wait") {
+        if let Some(status) = tracer.process.0.try_wait().expect("wait") {
             break status;
         }
         assert!(Instant::now() < deadline, "three drops and no end");
@@ -207,10 +197,10 @@ fn a_trace_is_the_only_one() {
     ctl("network disconnect db_net ipv2");
     ctl("network rm db_net");
     let deadline = Instant::now() + PATIENCE;
-    while second.child.try_wait().expect("wait").is_none() {
+    while second.process.0.try_wait().expect("wait").is_none() {
         assert!(Instant::now() < deadline, "it listens to nothing");
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(second.child.wait().expect("wait").code(), Some(1));
+    assert_eq!(second.process.0.wait().expect("wait").code(), Some(1));
     refused("trace", &["nothing to trace"]);
 }

@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use ipvlan_tests::{
-    Counters, Daemon, Figures, Lab, Namespace, ctl, eventually, refused_on, sh, succeeds, traces,
+    Counters, Daemon, Figures, Lab, Namespace, Running, ctl, eventually, refused_on, sh, succeeds,
+    traces,
 };
 use pretty_assertions::assert_eq;
 use serde_json::Value;
@@ -37,26 +38,13 @@ impl Host {
     fn load(&self) -> Running {
         let answered = Figures::of("ipv2").counters.tx_packets;
         let ping = "ping -n -q -i 0.01 -w 120 192.168.1.11";
-        let child = Command::new("nsenter")
-            .arg(format!("--net=/run/netns/{}", self.one.name))
-            .args(ping.split(' '))
-            .stdout(Stdio::null())
-            .spawn();
-        let running = Running(child.expect("ping starts"));
+        let mut nsenter = Command::new("nsenter");
+        nsenter.arg(format!("--net=/run/netns/{}", self.one.name));
+        let running = Running::start(nsenter.args(ping.split(' ')).stdout(Stdio::null()));
         eventually("answers to the load are counted", || {
             Figures::of("ipv2").counters.tx_packets > answered + 10
         });
         running
-    }
-}
-
-/// A process that ends with the value.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -173,13 +161,13 @@ fn prometheus() -> Running {
          promtool check config test.yml
          promtool check rules ipvlan-ctl.rules.yml"
     ));
-    let child = Command::new("prometheus")
+    let mut prometheus = Command::new("prometheus");
+    prometheus
         .arg("--config.file=/tmp/prometheus/test.yml")
         .arg("--storage.tsdb.path=/tmp/prometheus/data")
         .arg(format!("--web.listen-address=127.0.0.1:{PROMETHEUS}"))
-        .stderr(Stdio::null())
-        .spawn();
-    Running(child.expect("prometheus starts"))
+        .stderr(Stdio::null());
+    Running::start(&mut prometheus)
 }
 
 /// What `/topology.json`, which the page shows, has of an endpoint of `db_net`.
