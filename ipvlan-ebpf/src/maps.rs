@@ -26,7 +26,7 @@ pub static ADDRESSES: HashMap<AddressKey, AddressRecord> =
 #[map]
 pub static HOST_ADDRESSES: HashMap<Address, u32> = HashMap::pinned(4096, BPF_F_NO_PREALLOC);
 
-/// Not zero where [`HOST_ADDRESSES`] has an address of that bucket.
+/// Not zero where [`HOST_ADDRESSES`] has, or had, an address of that bucket.
 #[map]
 pub static HOST_BUCKETS: Array<u32> = Array::pinned(ipvlan_common::HOST_BUCKETS, 0);
 

@@ -345,25 +345,17 @@ impl Datapath {
             .collect::<std::result::Result<_, _>>()
             .map_err(map_error("read", "HOST_ADDRESSES"))?;
         let mut buckets: Array<MapData, u32> = self.map("HOST_BUCKETS")?;
-        let mut mark = |address: &Address, in_use: bool| {
-            buckets
-                .set(address.bucket(), u32::from(in_use), 0)
-                .map_err(map_error("write", "HOST_BUCKETS"))
-        };
         for address in wanted.iter().filter(|address| !present.contains(address)) {
-            // First: where its bucket is not in use, nobody asks for the address.
-            mark(address, true)?;
+            // First: where its bucket is not in use, nobody asks for the address. It stays in use, or
+            // a process that takes the last address out could hide one that another is putting in.
+            buckets
+                .set(address.bucket(), 1, 0)
+                .map_err(map_error("write", "HOST_BUCKETS"))?;
             map.insert(address, 1, 0)
                 .map_err(map_error("write", "HOST_ADDRESSES"))?;
         }
         for address in present.iter().filter(|address| !wanted.contains(address)) {
             absent_is_fine(map.remove(address), "HOST_ADDRESSES")?;
-            if wanted
-                .iter()
-                .all(|other| other.bucket() != address.bucket())
-            {
-                mark(address, false)?;
-            }
         }
         Ok(())
     }
