@@ -29,12 +29,7 @@ pub(super) fn is_routed(row: &NetworkRow) -> bool {
 }
 
 /// Do the programs guard the host's side of this network?
-pub(super) fn is_guarded(
-    row: &NetworkRow,
-    index: u32,
-    name: &str,
-    datapath: &Datapath,
-) -> Result<bool> {
+fn is_guarded(row: &NetworkRow, index: u32, name: &str, datapath: &Datapath) -> Result<bool> {
     Ok(datapath.parent_attached(index, name)?
         && (!is_routed(row) || datapath.loopback_attached()?))
 }
@@ -67,6 +62,17 @@ pub(super) fn is_as_known(row: &NetworkRow, boot: &str, links: &[Link]) -> bool 
         })
 }
 
+/// [`is_as_known`], and guarded by the programs.
+pub(super) fn is_well(
+    row: &NetworkRow,
+    boot: &str,
+    links: &[Link],
+    datapath: &Datapath,
+) -> Result<bool> {
+    let name = row.network.parent.name();
+    Ok(is_as_known(row, boot, links) && is_guarded(row, row.parent_index, name, datapath)?)
+}
+
 impl Session<'_> {
     /// Makes sure that the parent is there and that the programs guard it. Returns the row as
     /// it is then, and whether anything had to be done.
@@ -78,8 +84,7 @@ impl Session<'_> {
         let boot = &self.engine.boot;
         if row.parent_boot == *boot
             && let Some(link) = self.engine.netlink.link(row.parent_index).await?
-            && is_as_known(&row, boot, &[link])
-            && is_guarded(&row, row.parent_index, row.network.parent.name(), datapath)?
+            && is_well(&row, boot, &[link], datapath)?
         {
             return Ok((row, false));
         }

@@ -28,13 +28,10 @@ pub(super) enum Which {
 impl Engine {
     /// Compares everything with the kernel and repairs; returns one line for each thing done.
     pub async fn repair(&self) -> Result<Vec<String>> {
-        privilege::require()?;
-        let Some(store) = self.store.open_existing()? else {
+        let Some(mut session) = self.repairing_session()? else {
             return Ok(Vec::new());
         };
-        let mut session = Session::new(self, store)?;
-        let mut done = session.finish_abandoned().await?;
-        done.extend(session.release_lost(Which::All).await?);
+        let mut done = session.release_gone().await?;
         done.extend(session.upgrade_programs()?);
         done.extend(session.restore_parents(Which::All).await?);
         let networks = session.store.records().networks()?;
@@ -67,14 +64,17 @@ impl Engine {
     /// for each thing done. Costs a request for each endpoint, and much less than
     /// [`Engine::repair`].
     pub async fn release_gone(&self) -> Result<Vec<String>> {
+        match self.repairing_session()? {
+            Some(mut session) => session.release_gone().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// A session that has not looked for what is wrong yet; `None` where there is no store.
+    fn repairing_session(&self) -> Result<Option<Session<'_>>> {
         privilege::require()?;
-        let Some(store) = self.store.open_existing()? else {
-            return Ok(Vec::new());
-        };
-        let mut session = Session::new(self, store)?;
-        let mut done = session.finish_abandoned().await?;
-        done.extend(session.release_lost(Which::All).await?);
-        Ok(done)
+        let store = self.store.open_existing()?;
+        store.map(|store| Session::new(self, store)).transpose()
     }
 
     /// Has a parent gone, come back or lost its programs, so that [`Engine::repair`] is due?
@@ -92,10 +92,7 @@ impl Engine {
         };
         let links = self.netlink.links().await?;
         for row in rows {
-            let name = row.network.parent.name();
-            if !is_as_known(&row, &self.boot, &links)
-                || !parent::is_guarded(&row, row.parent_index, name, &datapath)?
-            {
+            if !parent::is_well(&row, &self.boot, &links, &datapath)? {
                 return Ok(true);
             }
         }
@@ -135,6 +132,12 @@ impl Session<'_> {
         if !told {
             done.extend(self.restore_parents(Which::Some).await?);
         }
+        Ok(done)
+    }
+
+    async fn release_gone(&mut self) -> Result<Vec<String>> {
+        let mut done = self.finish_abandoned().await?;
+        done.extend(self.release_lost(Which::All).await?);
         Ok(done)
     }
 
