@@ -75,21 +75,26 @@ impl Netlink {
 
     /// Opens a socket in `netns`.
     pub fn open_in(netns: &Netns) -> Result<Self, KernelError> {
-        let runtime = tokio::runtime::Handle::current();
-        netns.run(|| {
-            let _inside = runtime.enter();
-            Self::open()
-        })?
+        Ok(Self::open_and(netns, || ())?.0)
     }
 
     /// As [`Netlink::open_in`], with the namespace's identity: to enter it costs a thread.
     pub fn open_known(netns: &Netns) -> Result<(Self, NetnsIdentity), KernelError> {
+        let (inside, cookie) = Self::open_and(netns, own_cookie)?;
+        Ok((inside, netns.identity_by(cookie)?))
+    }
+
+    /// Opens a socket in `netns` and does something else there.
+    fn open_and<T: Send>(
+        netns: &Netns,
+        also: impl FnOnce() -> T + Send,
+    ) -> Result<(Self, T), KernelError> {
         let runtime = tokio::runtime::Handle::current();
-        let (inside, cookie) = netns.run(|| {
+        let (opened, also) = netns.run(|| {
             let _inside = runtime.enter();
-            (Self::open(), own_cookie())
+            (Self::open(), also())
         })?;
-        Ok((inside?, netns.identity_by(cookie)?))
+        Ok((opened?, also))
     }
 
     /// Sends a request and waits until the kernel has done it. Returns its answers, if any.
