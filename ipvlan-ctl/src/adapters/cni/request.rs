@@ -65,12 +65,17 @@ impl Request {
 
     /// The work, or the answer where there is none to do.
     pub(super) fn work(self) -> Result<Work, Answer> {
+        let head = Head::parse(self.input.as_bytes());
+        self.work_by(head)
+    }
+
+    fn work_by(self, head: Result<Head>) -> Result<Work, Answer> {
         let latest = |error| Answer::refusal(Version::default(), &error);
         let command = Command::of(&self.variables).map_err(latest)?;
         if command == Command::Version {
             return Err(Answer::success(Some(versions(&self.input))));
         }
-        let head = Head::parse(self.input.as_bytes()).map_err(latest)?;
+        let head = head.map_err(latest)?;
         let version = head.version;
         command
             .check_version(version)
@@ -87,7 +92,7 @@ impl Request {
         }
         match Head::parse(self.input.as_bytes()) {
             Ok(head) if matches!(head.ipam, IpamChoice::Delegated(_)) => None,
-            _ => Some(self.work()),
+            head => Some(self.work_by(head)),
         }
     }
 }
