@@ -157,6 +157,14 @@ impl Drop for Docker {
         if std::thread::panicking() {
             let log = fs::read_to_string(format!("{ROOT}/log")).unwrap_or_default();
             eprintln!("the log of dockerd:\n{log}");
+            // What a plugin was asked for is Docker's to take away, or every later test meets it.
+            let cleaned = succeeds(&format!(
+                "{}\ndocker ps -aq | xargs -r docker rm -f && docker network prune -f",
+                client()
+            ));
+            if !cleaned {
+                eprintln!("dockerd did not take away what the test left");
+            }
         } else {
             self.sh("docker ps -aq | xargs -r docker rm -f");
         }

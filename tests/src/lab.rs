@@ -119,14 +119,26 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Reads the figures of the endpoint with this name.
+    /// Reads the figures of the endpoint with this name; it is on one network.
     pub fn of(endpoint: &str) -> Self {
+        Self::only(endpoint, |_| true)
+    }
+
+    /// Reads the figures of an endpoint whose container may be on other networks, too.
+    pub fn on(network: &str, endpoint: &str) -> Self {
+        Self::only(endpoint, |row| row["network"] == network)
+    }
+
+    fn only(endpoint: &str, is_meant: impl Fn(&Value) -> bool) -> Self {
         let json: Value = serde_json::from_str(&ctl("stats --json")).expect("stats prints JSON");
         let rows = json["endpoints"].as_array().expect("endpoints");
-        let row = rows
+        let rows: Vec<_> = rows
             .iter()
-            .find(|row| row["name"] == endpoint)
-            .unwrap_or_else(|| panic!("no row for {endpoint} in {json}"));
+            .filter(|row| row["name"] == endpoint && is_meant(row))
+            .collect();
+        let [row] = rows[..] else {
+            panic!("not one row for {endpoint} in {json}");
+        };
         let drops = row["drops"].as_object().expect("drops");
         let families = row["families"].as_object().expect("families");
         Self {

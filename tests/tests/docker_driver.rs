@@ -145,7 +145,7 @@ fn more(guide: &Guide, docker: &Docker) {
 
 /// The programs are on the link that Docker has moved.
 fn guards(docker: &Docker) {
-    let dropped = |reason: &str| Figures::of("ipv1").dropped(reason);
+    let dropped = |reason: &str| Figures::on("db_net", "ipv1").dropped(reason);
     let (to_host, spoofed) = (dropped("endpoint-to-host"), dropped("spoofed-neighbour"));
     docker.sh(&format!(
         "! docker exec --privileged ipv1 sh -c 'ping -c 1 -W 1 {} ||
@@ -210,7 +210,8 @@ fn stopped(ours: Daemon, docker: &mut Docker) -> Daemon {
             container.display()
         ))
     };
-    let before = (traces(), Figures::of("ipv1").counters.tx_packets);
+    let sent = || Figures::on("db_net", "ipv1").counters.tx_packets;
+    let before = (traces(), sent());
 
     assert_eq!(ours.end_by("TERM").code(), Some(0));
     pings();
@@ -223,7 +224,7 @@ fn stopped(ours: Daemon, docker: &mut Docker) -> Daemon {
     docker.restart_by("TERM", &["--live-restore"], || drop(pings()));
     pings();
     assert_eq!(before.0, traces());
-    assert!(Figures::of("ipv1").counters.tx_packets >= before.1 + 8);
+    assert!(sent() >= before.1 + 8);
     assert!(are_known(&["ipv1", "v10"]));
     assert_eq!(ctl("repair"), "");
     assert_eq!(driver_of(docker, "db_net"), "ipvlan-ctl");
