@@ -38,7 +38,7 @@ impl Daemon {
     }
 
     /// Sends a signal and waits for the end.
-    pub fn end_by(self, signal: &str) -> ExitStatus {
+    pub fn end_by(&mut self, signal: &str) -> ExitStatus {
         self.0.end_by(signal)
     }
 }

@@ -21,7 +21,7 @@ impl Running {
     }
 
     /// Sends a signal and waits for the end.
-    pub fn end_by(mut self, signal: &str) -> ExitStatus {
+    pub fn end_by(&mut self, signal: &str) -> ExitStatus {
         self.signal(signal);
         self.0.wait().expect("it can be waited for")
     }

@@ -317,7 +317,7 @@ fn a_daemon_does_the_work_or_leaves_it_to_the_plugin() {
     let pods = ["one", "two", "three", "four"].map(Namespace::new);
     let [one, two, three, four] = pods.each_ref().map(Attachment::of);
     let alone = one.run("ADD", &conf).expect("ADD without a daemon");
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     let waits = |child: &mut Child| {
         std::thread::sleep(Duration::from_secs(3));
         child.try_wait().expect("it can be asked").is_none()

@@ -56,7 +56,7 @@ fn the_daemon_repairs_what_vanishes() {
 fn the_daemon_is_one_and_tells_how_it_is() {
     let _lab = Lab::new();
     refused("daemon status", &["does not run", "ipvlan-ctl daemon"]);
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     assert!(ctl("daemon status").starts_with("running, pid "));
     let status: serde_json::Value =
         serde_json::from_str(&ctl("daemon status --json")).expect("JSON");
@@ -80,7 +80,7 @@ fn the_daemon_is_one_and_tells_how_it_is() {
     assert!(ctl("daemon status").starts_with("running"));
 
     assert!(daemon.end_by("KILL").code().is_none());
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     assert_eq!(daemon.end_by("TERM").code(), Some(0));
     assert!(!std::path::Path::new(SOCKET).exists());
 }
@@ -108,7 +108,7 @@ fn the_daemon_tells_the_service_manager() {
     command
         .env("NOTIFY_SOCKET", path)
         .env("WATCHDOG_USEC", "200000");
-    let daemon = Daemon::start_by(command);
+    let mut daemon = Daemon::start_by(command);
     hear("READY=1");
     hear("WATCHDOG=1");
     daemon.signal("HUP");

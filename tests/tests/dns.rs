@@ -225,7 +225,7 @@ fn dns_begins_again_where_a_daemon_was_killed() {
             "nsenter -t {pid} -n dig @127.0.0.11 +short +time=5 +tries=1 web | grep -q 192.168.1.10"
         ))
     };
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     assert!(ask(other));
     known.kill().expect("it is killed");
     known.wait().expect("it ends");

@@ -46,8 +46,8 @@ fn docker_s_networks_are_ours() {
         refuses(&docker);
         more(&guide, &docker);
         holds_in(&lab, &docker);
-        ours = killed(ours, &mut docker);
-        ours = stopped(ours, &mut docker);
+        killed(&mut ours, &mut docker);
+        stopped(&mut ours, &mut docker);
         docker.sh(&guide.commands(5));
     } else {
         docker.sh("docker rm -f ipv1 && docker network rm db_net isolated1 isolated2 isolated3");
@@ -184,9 +184,9 @@ fn holds_in(lab: &Lab, docker: &Docker) {
 }
 
 /// Each is killed in turn. Docker ends its containers then, as it is not told otherwise yet.
-fn killed(ours: Daemon, docker: &mut Docker) -> Daemon {
+fn killed(ours: &mut Daemon, docker: &mut Docker) {
     ours.end_by("KILL");
-    let ours = daemon(PLUGIN);
+    *ours = daemon(PLUGIN);
     assert!(are_known(&["ipv1", "v10", "r1"]));
     assert_eq!(ctl("repair"), "");
     docker.sh("docker restart -t 0 ipv1 && docker exec ipv1 ping -c 3 192.168.1.3");
@@ -197,12 +197,11 @@ fn killed(ours: Daemon, docker: &mut Docker) -> Daemon {
     eventually("they are known again", || are_known(&["ipv1", "v10"]));
     docker.sh("docker exec ipv1 ping -c 3 192.168.1.3");
     assert_eq!(driver_of(docker, "db_net"), "ipvlan-ctl");
-    ours
 }
 
 /// Each is stopped in turn while containers run, which neither they nor their figures notice.
 /// Ours then serves elsewhere, where Docker finds it by the spec file.
-fn stopped(ours: Daemon, docker: &mut Docker) -> Daemon {
+fn stopped(ours: &mut Daemon, docker: &mut Docker) {
     let container = docker.netns("ipv1");
     let pings = || {
         sh(&format!(
@@ -218,7 +217,7 @@ fn stopped(ours: Daemon, docker: &mut Docker) -> Daemon {
     let spec = include_str!("../../contrib/docker/ipvlan-ctl.spec").replace(PLUGIN, ELSEWHERE);
     fs::create_dir_all(SPECS).expect("a folder for spec files");
     fs::write(format!("{SPECS}/ipvlan-ctl.spec"), spec).expect("a spec file");
-    let ours = daemon(ELSEWHERE);
+    *ours = daemon(ELSEWHERE);
     pings();
 
     docker.restart_by("TERM", &["--live-restore"], || drop(pings()));
@@ -234,7 +233,6 @@ fn stopped(ours: Daemon, docker: &mut Docker) -> Daemon {
          docker network connect isolated3 ipv1
          docker run --rm --net=db_net busybox ping -c 3 192.168.1.11");
     fs::remove_file(format!("{SPECS}/ipvlan-ctl.spec")).expect("the spec file is there");
-    ours
 }
 
 fn driver_of(docker: &Docker, network: &str) -> String {

@@ -57,7 +57,7 @@ impl Tracer {
     }
 
     /// Sends a signal, and returns the exit code if there is one.
-    fn end(self, signal: &str) -> Option<i32> {
+    fn end(mut self, signal: &str) -> Option<i32> {
         self.process.end_by(signal).code()
     }
 }
