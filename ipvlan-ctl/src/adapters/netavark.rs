@@ -357,11 +357,12 @@ impl Config {
         let EngineError::Invalid(mut bad) = error else {
             return error;
         };
-        let given = |key: &str| self.options.iter().flatten().any(|(name, _)| name == key);
+        // By its value: a field may be given by both names, and one of them be wrong.
+        let mode = self.options.as_ref().and_then(|given| given.get("mode"));
         match bad.field.as_str() {
-            "-o ipvlan_mode" if given("mode") => bad.field = "-o mode".into(),
+            "-o ipvlan_mode" if mode == Some(&bad.value) => bad.field = "-o mode".into(),
             "--mtu" => bad.field = "-o mtu".into(),
-            "-o parent" if self.network_interface.is_some() => {
+            "-o parent" if self.network_interface.as_ref() == Some(&bad.value) => {
                 bad.field = "--interface-name".into();
             }
             _ => {}
@@ -428,6 +429,17 @@ mod tests {
         ] {
             let bad = config(more).request().unwrap_err();
             assert_eq!((bad.field.as_str(), bad.value.as_str()), (field, value));
+        }
+        let both = json!({"network_interface": "eth1", "options": {"parent": "eth2"}});
+        let both = config(both);
+        let of_options = Invalid::new("-o parent", "eth2", "it is given once");
+        let of_interface = Invalid::new("-o parent", "eth1", "no such link");
+        for (bad, field) in [
+            (of_options, "-o parent"),
+            (of_interface, "--interface-name"),
+        ] {
+            let error = both.in_its_words(bad.into()).to_string();
+            assert!(error.contains(&format!("invalid {field} ")), "{error}");
         }
         for (options, field) in [
             (json!({"static_mac": "02:00:00:00:00:01"}), "--mac-address"),
