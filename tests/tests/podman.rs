@@ -154,7 +154,7 @@ fn the_podman_plugin_refuses_wrong_words_by_name_and_value() {
         (
             "network_interface",
             json!("lo"),
-            ["--interface-name", "once"],
+            ["-o parent", "--interface-name is \"lo\""],
         ),
         ("subnets", json!([]), ["--subnet", "needs one"]),
         (

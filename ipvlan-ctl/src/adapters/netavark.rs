@@ -343,6 +343,13 @@ impl Config {
             let allowed = "it needs an IPv6 --subnet, too";
             return Err(Invalid::new("--ipv6", "true", allowed));
         }
+        let parent = self.options.as_ref().and_then(|given| given.get("parent"));
+        if let (Some(interface), Some(parent)) = (&self.network_interface, parent)
+            && interface != parent
+        {
+            let allowed = format!("--interface-name is \"{interface}\"; give one of them");
+            return Err(Invalid::new("-o parent", parent, allowed));
+        }
         match self.routes.iter().flatten().next() {
             Some(route) => {
                 let allowed = "a network has the routes of its mode only; leave it out";
@@ -357,7 +364,7 @@ impl Config {
         let EngineError::Invalid(mut bad) = error else {
             return error;
         };
-        // By its value: a field may be given by both names, and one of them be wrong.
+        // By its value: a field may be given by our name for it, too.
         let mode = self.options.as_ref().and_then(|given| given.get("mode"));
         match bad.field.as_str() {
             "-o ipvlan_mode" if mode == Some(&bad.value) => bad.field = "-o mode".into(),
@@ -426,20 +433,14 @@ mod tests {
                 "--route",
                 r#"{"destination":"10.9.0.0/16"}"#,
             ),
+            (
+                json!({"network_interface": "eth1", "options": {"parent": "eth2"}}),
+                "-o parent",
+                "eth2",
+            ),
         ] {
             let bad = config(more).request().unwrap_err();
             assert_eq!((bad.field.as_str(), bad.value.as_str()), (field, value));
-        }
-        let both = json!({"network_interface": "eth1", "options": {"parent": "eth2"}});
-        let both = config(both);
-        let of_options = Invalid::new("-o parent", "eth2", "it is given once");
-        let of_interface = Invalid::new("-o parent", "eth1", "no such link");
-        for (bad, field) in [
-            (of_options, "-o parent"),
-            (of_interface, "--interface-name"),
-        ] {
-            let error = both.in_its_words(bad.into()).to_string();
-            assert!(error.contains(&format!("invalid {field} ")), "{error}");
         }
         for (options, field) in [
             (json!({"static_mac": "02:00:00:00:00:01"}), "--mac-address"),
