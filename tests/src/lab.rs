@@ -13,6 +13,8 @@ use serde_json::Value;
 use crate::{ctl, ctl_output, kernel, sh, succeeds};
 
 const PINS: &str = "/sys/fs/bpf/ipvlan-ctl";
+/// The driver of the machine's network cards.
+const CARD: &str = "e1000";
 const STORE: &str = "/var/lib/ipvlan-ctl/state.db";
 
 /// A network namespace that ends with the value.
@@ -220,6 +222,14 @@ fn at_rest(name: &str, namespace: &Namespace) -> (Counters, Counters) {
 #[derive(Debug)]
 pub struct Lab {
     pub wire: Namespace,
+    cable: Cable,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cable {
+    Veth,
+    /// The machine's two network cards, which are wired to each other.
+    Cards,
 }
 
 impl Lab {
@@ -228,10 +238,24 @@ impl Lab {
     pub const WIRE: &str = "192.168.1.3";
 
     pub fn new() -> Self {
+        Self::by(Cable::Veth)
+    }
+
+    /// As [`Lab::new`], where `eth9` is a network card: checksums, segments and VLAN tags are its
+    /// work.
+    pub fn of_cards() -> Self {
+        Self::by(Cable::Cards)
+    }
+
+    fn by(cable: Cable) -> Self {
         kernel();
         clean();
         let lab = Self {
-            wire: wire("wire", sh),
+            wire: match cable {
+                Cable::Veth => wire("wire", sh),
+                Cable::Cards => wire_of_cards("wire"),
+            },
+            cable,
         };
         assert!(
             succeeds("ping -n -q -c 3 -i 0.2 -W 1 192.168.1.3"),
@@ -252,15 +276,30 @@ impl Lab {
 pub fn wire(name: &str, on_host: impl Fn(&str) -> String) -> Namespace {
     let wire = Namespace::new(name);
     on_host(&format!(
-        "ip link add eth9 type veth peer name port0 netns {name}
-         ip addr add 192.168.1.2/24 dev eth9
-         ip link set eth9 up"
+        "ip link add eth9 type veth peer name port0 netns {name}"
     ));
+    set_up(&wire, on_host);
+    wire
+}
+
+fn wire_of_cards(name: &str) -> Namespace {
+    let wire = Namespace::new(name);
+    sh(&format!(
+        "modprobe {CARD}
+         set -- $(basename -a /sys/bus/pci/drivers/{CARD}/*/net/*)
+         ip link set $1 name eth9
+         ip link set $2 netns {name} name port0"
+    ));
+    set_up(&wire, sh);
+    wire
+}
+
+fn set_up(wire: &Namespace, on_host: impl Fn(&str) -> String) {
+    on_host("ip addr add 192.168.1.2/24 dev eth9; ip link set eth9 up");
     wire.sh("ip link add sw0 type bridge
              ip link set port0 master sw0 up
              ip addr add 192.168.1.3/24 dev sw0
              ip link set sw0 up");
-    wire
 }
 
 impl Default for Lab {
@@ -272,6 +311,9 @@ impl Default for Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         clean();
+        if self.cable == Cable::Cards {
+            let _ = Command::new("modprobe").args(["-r", CARD]).status();
+        }
     }
 }
 

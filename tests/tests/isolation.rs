@@ -41,6 +41,47 @@ fn a_hairpin_switch_does_not_join_host_and_endpoint() {
 }
 
 #[test]
+fn a_network_card_and_its_vlans_are_guarded_as_any_parent() {
+    let lab = Lab::of_cards();
+    lab.set_hairpin(true);
+    lab.wire
+        .sh("ip link add link sw0 name sw0.110 type vlan id 110
+                 ip addr add 192.168.110.3/24 dev sw0.110
+                 ip link set sw0.110 up");
+    let endpoints = [
+        ("ipv1", "eth9", "192.168.1"),
+        ("v110", "eth9.110", "192.168.110"),
+    ]
+    .map(|(name, parent, subnet)| {
+        let namespace = Namespace::new(name);
+        ctl(&format!(
+            "network create --subnet {subnet}.0/24 -o parent={parent} of-{name}"
+        ));
+        sh(&format!("ip addr replace {subnet}.2/24 dev {parent}"));
+        ctl(&format!(
+            "network connect --ip {subnet}.10 of-{name} {name}"
+        ));
+        (namespace, subnet)
+    });
+    let host_pings = |subnet| succeeds(&format!("ping -n -q -c 3 -i 0.2 -W 1 {subnet}.10"));
+    for (namespace, subnet) in &endpoints {
+        assert!(namespace.pings(&format!("{subnet}.3")), "the wire");
+        assert!(!namespace.pings(&format!("{subnet}.2")), "the host");
+        assert!(!host_pings(subnet));
+        let figures = Figures::of(&namespace.name);
+        assert!(figures.dropped("host-to-endpoint") > 0, "{figures:?}");
+        assert!(figures.dropped("endpoint-to-host") > 0, "{figures:?}");
+    }
+
+    detach_all_programs(&[&endpoints[0].0, &endpoints[1].0]);
+    for (namespace, subnet) in &endpoints {
+        flush_neighbours(namespace);
+        assert!(host_pings(subnet), "the kernel alone lets it");
+        assert!(namespace.pings(&format!("{subnet}.2")));
+    }
+}
+
+#[test]
 fn the_shared_mac_is_no_way_to_the_host() {
     let (_lab, one) = db_net("");
     // Every slave has its parent's MAC: a frame to it that no slave takes goes up the host's

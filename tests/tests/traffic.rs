@@ -19,7 +19,12 @@ struct Pair {
 
 /// The page's `db_net` with `ipv1` (.10) and `ipv2` (.11).
 fn pair() -> Pair {
+    pair_in(Lab::new())
+}
+
+fn pair_in(lab: Lab) -> Pair {
     connected(
+        lab,
         "--subnet 192.168.1.0/24 --gateway 192.168.1.1",
         ["--ip 192.168.1.10", "--ip 192.168.1.11"],
     )
@@ -28,6 +33,7 @@ fn pair() -> Pair {
 /// [`pair`] with IPv6 too.
 fn dual_pair() -> Pair {
     connected(
+        Lab::new(),
         "--ipv6 --subnet 192.168.1.0/24 --subnet fd00:9::/64",
         [
             "--ip 192.168.1.10 --ip6 fd00:9::10",
@@ -37,8 +43,7 @@ fn dual_pair() -> Pair {
 }
 
 /// `db_net` on the lab's parent, with `ipv1` and `ipv2` on it.
-fn connected(network: &str, [first, second]: [&str; 2]) -> Pair {
-    let lab = Lab::new();
+fn connected(lab: Lab, network: &str, [first, second]: [&str; 2]) -> Pair {
     let one = Namespace::new("ipv1");
     let two = Namespace::new("ipv2");
     ctl(&format!("network create {network} -o parent=eth9 db_net"));
@@ -127,6 +132,16 @@ fn figures_are_the_kernels_for_tcp_of_both_families() {
     assert_eq!(of_families(|c| c.tx_bytes), figures.counters.tx_bytes);
     assert!(figures.families["arp"].tx_packets > 0, "{figures:?}");
     assert_eq!(figures.families["other"].rx_packets, 0, "{figures:?}");
+}
+
+#[test]
+fn figures_are_the_kernels_behind_a_network_card() {
+    let Pair { lab, one, .. } = pair_in(Lab::of_cards());
+    send_by_tcp(&one, &lab.wire, Lab::WIRE);
+    send_by_tcp(&lab.wire, &one, "192.168.1.10");
+    let counters = figures_equal_the_kernels("ipv1", &one);
+    let least = counters.rx_bytes.min(counters.tx_bytes);
+    assert!(least > 1_000_000, "{counters:?}");
 }
 
 #[test]

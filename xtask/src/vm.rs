@@ -413,7 +413,12 @@ impl Machine {
             "-virtfs",
             "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
         ])
-        .args(["-device", "virtio-serial-pci"]);
+        .args(["-device", "virtio-serial-pci"])
+        // Two network cards on one wire. They are no links until their driver is loaded.
+        .args(["-netdev", "hubport,id=near,hubid=0"])
+        .args(["-device", "e1000,netdev=near,romfile="])
+        .args(["-netdev", "hubport,id=far,hubid=0"])
+        .args(["-device", "e1000,netdev=far,romfile="]);
 
         let mut theirs = Vec::new();
         let mut channel = |name: &str, device: &[&str]| -> Result<UnixStream, Error> {
