@@ -289,7 +289,7 @@ fn endpoints_are_found_without_reading_all() {
     let records = store.records();
     let number = records.insert_network(&network("n")).unwrap();
     for slot in 0..10 {
-        let mut row = endpoint(number, &format!("e{slot}"), slot);
+        let mut row = endpoint(number, &format!("n{slot}"), slot);
         row.identity.cookie = (slot / 2).into();
         records.insert_endpoint(&row).unwrap();
     }
@@ -305,14 +305,14 @@ fn endpoints_are_found_without_reading_all() {
     assert_eq!(inside("b"), [4, 5]);
     assert_eq!(inside("another"), [0; 0]);
 
-    let named = records.endpoint_named(number, "e7").unwrap().unwrap();
+    let named = records.endpoint_named(number, "n7").unwrap().unwrap();
     assert_eq!(named.slot, 7);
-    assert_eq!(records.endpoint_named(number + 1, "e7").unwrap(), None);
+    assert_eq!(records.endpoint_named(number + 1, "n7").unwrap(), None);
     let like = |word: &str, path: &str, identity| {
         let rows = records.endpoints_like(number, word, Path::new(path), identity);
         slots(rows.unwrap())
     };
-    assert_eq!(like("e7", "/none", None), [7]);
+    assert_eq!(like("n7", "/none", None), [7]);
     assert_eq!(like(&named.id.as_str()[..12], "/none", None), [7]);
     assert_eq!(like("none", "/none", Some(netns(3))), [6, 7]);
     assert_eq!(like("none", "/run/netns/x", None).len(), 10);
