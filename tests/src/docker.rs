@@ -2,12 +2,12 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::{Namespace, sh, succeeds};
+use crate::{Namespace, Running, sh, succeeds};
 
 const ROOT: &str = "/run/dockerd";
 const HOST: &str = "unix:///run/dockerd/socket";
@@ -18,7 +18,7 @@ const START: Duration = Duration::from_secs(180);
 /// A daemon with no network of its own and one image, `busybox`. It ends with the value.
 #[derive(Debug)]
 pub struct Docker {
-    daemon: Child,
+    daemon: Running,
 }
 
 impl Docker {
@@ -59,10 +59,7 @@ impl Docker {
     /// Sends the daemon a signal that ends it, and starts it anew, with these options more, on
     /// what it left. In between there is none, which is when `meanwhile` is called.
     pub fn restart_by(&mut self, signal: &str, options: &[&str], meanwhile: impl FnOnce()) {
-        let pid = self.daemon.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
-        assert!(sent.expect("kill starts").success());
-        self.daemon.wait().expect("dockerd ends");
+        self.daemon.end_by(signal);
         meanwhile();
         self.daemon = serve(Command::new("env"), options);
     }
@@ -104,14 +101,13 @@ impl Docker {
 }
 
 /// Starts the daemon by `env` and waits until it answers; panics where it never does.
-fn serve(mut env: Command, options: &[&str]) -> Child {
+fn serve(mut env: Command, options: &[&str]) -> Running {
     let log = File::options()
         .create(true)
         .append(true)
         .open(format!("{ROOT}/log"))
         .expect("a log");
-    let mut daemon = env
-        .arg(format!("PATH={}", path()))
+    env.arg(format!("PATH={}", path()))
         .arg("dockerd")
         .args(["--storage-driver=vfs", "--bridge=none", "--iptables=false"])
         .args(["--ip6tables=false", "--log-level=warn"])
@@ -121,12 +117,11 @@ fn serve(mut env: Command, options: &[&str]) -> Child {
         .arg(format!("--host={HOST}"))
         .args(options)
         .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("dockerd starts");
+        .stderr(log);
+    let mut daemon = Running::start(&mut env);
     let deadline = Instant::now() + START;
     while !succeeds(&format!("{}\ndocker version", client())) {
-        let ended = daemon.try_wait().expect("wait");
+        let ended = daemon.0.try_wait().expect("wait");
         assert!(
             ended.is_none() && Instant::now() < deadline,
             "dockerd does not answer"
@@ -154,25 +149,26 @@ fn client() -> String {
 
 impl Drop for Docker {
     fn drop(&mut self) {
+        let containers = "docker ps -aq | xargs -r docker rm -f";
         if std::thread::panicking() {
             let log = fs::read_to_string(format!("{ROOT}/log")).unwrap_or_default();
             eprintln!("the log of dockerd:\n{log}");
             // What a plugin was asked for is Docker's to take away, or every later test meets it.
             let cleaned = succeeds(&format!(
-                "{}\ndocker ps -aq | xargs -r docker rm -f && docker network prune -f",
+                "{}\n{containers} && docker network prune -f",
                 client()
             ));
             if !cleaned {
                 eprintln!("dockerd did not take away what the test left");
             }
         } else {
-            self.sh("docker ps -aq | xargs -r docker rm -f");
+            self.sh(containers);
         }
         // It ends containerd by itself on SIGTERM.
         let _ = Command::new("kill")
-            .arg(self.daemon.id().to_string())
+            .arg(self.daemon.0.id().to_string())
             .status();
-        let _ = self.daemon.wait();
+        let _ = self.daemon.0.wait();
         let _ = Command::new("umount").args(["-l", ROOT]).status();
     }
 }
