@@ -10,7 +10,7 @@ use std::process::Command;
 use ipvlan_ctl::kernel::Netns;
 use serde_json::Value;
 
-use crate::{ctl, ctl_output, kernel, sh, succeeds};
+use crate::{ctl, ctl_output, eventually, kernel, sh, succeeds};
 
 const PINS: &str = "/sys/fs/bpf/ipvlan-ctl";
 /// The driver of the machine's network cards.
@@ -257,10 +257,10 @@ impl Lab {
             },
             cable,
         };
-        assert!(
-            succeeds("ping -n -q -c 3 -i 0.2 -W 1 192.168.1.3"),
-            "host and wire must reach each other before anything is tested"
-        );
+        // A card tells its carrier seconds after it is up.
+        eventually("host and wire reach each other", || {
+            succeeds("ping -n -q -c 3 -i 0.2 -W 1 192.168.1.3")
+        });
         lab
     }
 
@@ -341,7 +341,7 @@ fn clean() {
 /// and the rows of its store. Counters, time stamps, what IPv6 is still probing and the state of a
 /// link, which the kernel tells late (UNKNOWN, then UP), are left out.
 pub fn snapshot() -> String {
-    let mut text = sh("ip -brief link | sed -E 's/^(\\S+) +\\S+/\\1/'
+    let mut text = sh("ip -brief link | sed -E 's/^(\\S+) +\\S+ +/\\1 /'
                        ip -oneline addr | sed 's/ tentative//; s/valid_lft.*//'; ip route
                        tc qdisc show | grep -v ' dev lo ' || true");
     text += &traces();
