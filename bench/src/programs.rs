@@ -298,6 +298,7 @@ impl Host {
                     v4: Some(address_v4(slot)),
                     v6: Some(address_v6(slot)),
                     link_local: None,
+                    dhcp: false,
                 },
             )?;
         }

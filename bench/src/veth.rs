@@ -116,6 +116,7 @@ impl Host {
             v4: Some(ADDRESSES[slot]),
             v6: None,
             link_local: None,
+            dhcp: false,
         }
     }
 

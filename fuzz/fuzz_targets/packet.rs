@@ -47,6 +47,11 @@ fuzz_target!(|frame: &[u8]| {
     }
     speak_as(&own(&packet), &packet, frame);
     speak_as(&stranger(), &packet, frame);
+    let asks = Endpoint {
+        flags: EndpointFlags::PRESENT | EndpointFlags::DHCP,
+        ..stranger()
+    };
+    speak_as(&asks, &packet, frame);
     let heard = may_hear(packet.source, |_| false).is_ok();
     assert!(heard || may_hear(packet.source, |_| true).is_ok());
 });
@@ -81,6 +86,15 @@ fn speak_as(endpoint: &Endpoint, packet: &Packet, frame: &[u8]) {
     }
     let is_own = |address| [endpoint.v4, endpoint.v6].contains(&address);
     match packet.family {
+        Family::V4 if packet.source.is_unspecified() => {
+            let ports = Message::Ports {
+                source: 68,
+                destination: 67,
+            };
+            assert!(endpoint.is(EndpointFlags::DHCP) && packet.group);
+            assert_eq!(packet.destination, Address::BROADCAST_V4);
+            assert_eq!(Flow::parse(frame).map(|flow| flow.message), Ok(ports));
+        }
         Family::V4 => assert_eq!(packet.source, endpoint.v4),
         Family::Arp if packet.source.is_unspecified() => {
             assert_eq!(packet.destination, endpoint.v4);

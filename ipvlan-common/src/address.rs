@@ -13,6 +13,7 @@ const MAPPED: u32 = u32::from_be(0x0000_ffff);
 impl Address {
     pub const UNSPECIFIED: Self = Self([0; 4]);
     pub const UNSPECIFIED_V4: Self = Self::v4([0; 4]);
+    pub const BROADCAST_V4: Self = Self::v4([0xff; 4]);
 
     #[inline(always)]
     pub const fn v4(bytes: [u8; 4]) -> Self {

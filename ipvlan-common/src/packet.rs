@@ -181,6 +181,28 @@ impl Packet {
         (fragment & OFFSET != 0).then_some(ETHERNET as u32 + u32::from(header[0] & 0xf) * 4)
     }
 
+    /// Does a client that has no address yet ask all DHCP servers (RFC 2131, 4.1)? Its header has
+    /// no options, and the packet is whole.
+    #[inline(always)]
+    pub fn is_for_dhcp_servers<B: Bytes + ?Sized>(&self, frame: &B) -> bool {
+        const PLAIN: u8 = 0x45;
+        const UDP: u8 = 17;
+        const PORTS: [u8; 4] = [0, 68, 0, 67];
+        let Some(header) = frame.head::<24>(ETHERNET) else {
+            return false;
+        };
+        matches!(self.family, Family::V4)
+            && self.group
+            && self.source == Address::UNSPECIFIED_V4
+            && self.destination == Address::BROADCAST_V4
+            && header[0] == PLAIN
+            // Neither an offset nor more fragments.
+            && header[6] & 0x3f == 0
+            && header[7] == 0
+            && header[9] == UDP
+            && [header[20], header[21], header[22], header[23]] == PORTS
+    }
+
     /// What this packet, parsed from `frame`, says about the neighbourhood.
     #[inline(always)]
     pub fn neighbour<B: Bytes + ?Sized>(&self, frame: &B) -> Result<Neighbour, Malformed> {

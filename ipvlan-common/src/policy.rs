@@ -1,6 +1,8 @@
 //! Policy that needs nothing but the endpoint's record and the packet.
 
-use crate::{Address, Bytes, Endpoint, Family, Malformed, Neighbour, Packet, Reason};
+use crate::{
+    Address, Bytes, Endpoint, EndpointFlags, Family, Malformed, Neighbour, Packet, Reason,
+};
 
 /// May this endpoint send this packet, parsed from `frame`, as far as its own identity goes: does
 /// it speak from, and claim, only the addresses that it was given? Returns whom the packet is
@@ -13,6 +15,9 @@ pub fn may_speak<B: Bytes + ?Sized>(
 ) -> Result<Address, Reason> {
     match packet.family {
         Family::V4 if endpoint.has_v4(packet.source.v4_word()) => Ok(packet.destination),
+        Family::V4 if endpoint.is(EndpointFlags::DHCP) && packet.is_for_dhcp_servers(frame) => {
+            Ok(packet.destination)
+        }
         Family::V4 => Err(Reason::SpoofedSource),
         Family::Arp if has(endpoint.v4, packet.source) => Ok(packet.destination),
         // A probe for its own address (RFC 5227, 2.1.1).

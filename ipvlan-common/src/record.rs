@@ -22,6 +22,8 @@ impl EndpointFlags {
     pub const L3S: u32 = 1 << 5;
     /// What it sends beyond its parent's slaves goes through the host's routing (modes l3, l3s).
     pub const ROUTED: u32 = 1 << 6;
+    /// It asks for its address by DHCP, so it speaks to servers before it has one.
+    pub const DHCP: u32 = 1 << 7;
 }
 
 /// Value of `ENDPOINTS`, an array by slot. An address that the endpoint lacks is `::`.

@@ -114,6 +114,35 @@ fn an_endpoint_speaks_from_its_own_addresses_only() {
 }
 
 #[test]
+fn only_who_asks_by_dhcp_speaks_to_its_servers() {
+    let mut frame = v4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+    frame[..6].fill(0xff);
+    frame.extend([0, 68, 0, 67, 0, 8, 0, 0]);
+    let asks = Endpoint {
+        flags: EndpointFlags::PRESENT | EndpointFlags::DHCP,
+        v4: Address::UNSPECIFIED,
+        ..endpoint()
+    };
+    let passes = |frame: &[u8]| {
+        let packet = Packet::parse(frame);
+        packet.is_ok_and(|packet| may_speak(&asks, &packet, frame).is_ok())
+    };
+    assert!(passes(&frame));
+    assert_eq!(speak(&frame), Err(Reason::SpoofedSource));
+    // Each byte that makes it such a packet: to a group, no options, no fragment, UDP, from
+    // `0.0.0.0` to `255.255.255.255`, from port 68 to port 67.
+    for at in [0, 14, 20, 21, 23].into_iter().chain(26..38) {
+        let mut other = frame.clone();
+        other[at] ^= 1;
+        assert!(!passes(&other), "byte {at}");
+    }
+    let mut more_fragments = frame.clone();
+    more_fragments[20] |= 0x20;
+    assert!(!passes(&more_fragments));
+    assert!(!passes(&frame[..37]), "the ports are cut off");
+}
+
+#[test]
 fn a_v4_mapped_source_in_ipv6_is_not_the_v4_address() {
     // Both have the same 16 bytes as a map key, but an endpoint without such a v6 address must
     // not send them.

@@ -4,9 +4,10 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use etherparse::PacketBuilder;
 use ipvlan_tests::{
-    Daemon, Guide, Lab, Namespace, ctl, ctl_command, eventually, kernel, result, settles_as, sh,
-    succeeds, traces,
+    Daemon, Figures, Guide, Lab, Namespace, Raw, Running, ctl, ctl_command, eventually,
+    figures_equal_the_kernels, kernel, mac_of, result, settles_as, sh, succeeds, traces,
 };
 use serde_json::{Value, json};
 
@@ -370,6 +371,147 @@ fn a_daemon_does_the_work_or_leaves_it_to_the_plugin() {
     assert!(!pods.iter().any(|ns| ns.succeeds("ip link show eth0")));
 }
 
+/// A DHCP server on the wire, and the daemon of the reference's DHCP plugin.
+struct Dhcp {
+    server: Option<Running>,
+    _clients: Running,
+}
+
+impl Dhcp {
+    const LEASES: &str = "/run/cni-test/dhcp.leases";
+
+    fn start() -> Self {
+        sh(&format!(
+            "mkdir -p {OURS} /run/cni; rm -f {} /run/cni/dhcp.sock",
+            Self::LEASES
+        ));
+        let clients = Running::start(
+            Command::new(format!("{REFERENCE}/dhcp"))
+                .args(["daemon", "-broadcast", "-timeout", "2s", "-resendmax", "1s"])
+                .stderr(Stdio::null()),
+        );
+        eventually("the plugin's daemon listens", || {
+            succeeds("test -S /run/cni/dhcp.sock")
+        });
+        let mut dhcp = Self {
+            server: None,
+            _clients: clients,
+        };
+        dhcp.serve();
+        dhcp
+    }
+
+    /// Clients are to renew their leases after five seconds.
+    fn serve(&mut self) {
+        let server = Running::start(
+            Command::new("ip")
+                .args(["netns", "exec", "wire", "dnsmasq", "--keep-in-foreground"])
+                .args([
+                    "--port=0",
+                    "--conf-file=/dev/null",
+                    "--user=root",
+                    "--no-ping",
+                ])
+                .args(["--interface=sw0", "--dhcp-authoritative"])
+                .args(["--dhcp-range=192.168.1.100,192.168.1.120,255.255.255.0,2m"])
+                .args(["--dhcp-option=option:router,192.168.1.3"])
+                .args(["--dhcp-option=option:T1,5"])
+                .arg(format!("--dhcp-leasefile={}", Self::LEASES)),
+        );
+        eventually("the server listens", || {
+            succeeds("ip netns exec wire ss -Hlun sport 67 | grep -q .")
+        });
+        self.server = Some(server);
+    }
+
+    /// When the lease of an address ends, in seconds since 1970, if there is one.
+    fn lease(address: &str) -> Option<u64> {
+        let leases = std::fs::read_to_string(Self::LEASES).expect("the server's leases");
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let mut leases = leases.lines().map(words);
+        let lease = leases.find(|lease| lease.get(2).is_some_and(|leased| leased == address))?;
+        Some(lease[0].parse().expect("a time"))
+    }
+}
+
+#[test]
+fn a_dhcp_server_gives_addresses() {
+    let lab = Lab::new();
+    let mut dhcp = Dhcp::start();
+    // Debian's plugin does not speak 1.1 yet.
+    let conf = conf(json!({"cniVersion": "1.0.0", "ipam": {"type": "dhcp"}}));
+    let pods = ["one", "two"].map(Namespace::new);
+    let attachments = pods.each_ref().map(Attachment::of);
+    let before = traces();
+    let addresses = attachments.each_ref().map(|attachment| {
+        let result = attachment.run("ADD", &conf).expect("ADD");
+        assert_eq!(result["ips"][0]["gateway"], "192.168.1.3", "{result}");
+        let address = result["ips"][0]["address"].as_str().expect("an address");
+        address.strip_suffix("/24").expect("a prefix").to_owned()
+    });
+    let [one, two] = &pods;
+    assert_ne!(addresses[0], addresses[1], "one MAC, two clients");
+    assert!(one.pings(Lab::WIRE) && two.pings(Lab::WIRE));
+    assert!(one.pings(&addresses[1]));
+    assert!(one.sh("ip route").contains("default via 192.168.1.3"));
+    assert!(!succeeds(&format!("ping -n -q -c 2 -W 1 {}", addresses[0])));
+
+    let leased = Dhcp::lease(&addresses[0]).expect("a lease");
+    eventually("the lease is renewed", || {
+        Dhcp::lease(&addresses[0]).is_some_and(|renewed| renewed > leased)
+    });
+    // What it asked before it had an address counts, too.
+    figures_equal_the_kernels("one", one);
+
+    // To ask is all that it may do without an address.
+    let raw = Raw::on(one, "eth0");
+    let frame = |ports: [u16; 2], to: [u8; 4]| {
+        let mac = mac_of(Some(one), "eth0");
+        let builder = PacketBuilder::ethernet2(mac, [0xff; 6]).ipv4([0; 4], to, 64);
+        let mut frame = Vec::new();
+        builder
+            .udp(ports[0], ports[1])
+            .write(&mut frame, b"x")
+            .expect("a frame");
+        frame
+    };
+    let spoofed = || Figures::of("one").dropped("spoofed-source");
+    let dropped = spoofed();
+    raw.send(&frame([68, 67], [255; 4]));
+    assert_eq!(spoofed(), dropped);
+    raw.send(&frame([68, 68], [255; 4]));
+    raw.send(&frame([68, 67], [192, 168, 1, 3]));
+    assert_eq!(spoofed(), dropped + 2);
+
+    for (attachment, address) in attachments.iter().zip(&addresses) {
+        attachment.run("DEL", &conf).expect("DEL");
+        eventually("the lease is given back", || Dhcp::lease(address).is_none());
+    }
+    ctl("network rm pods");
+    settles_as(&before, traces, "DEL");
+
+    dhcp.server = None;
+    let [attachment, _] = &attachments;
+    let error = attachment.run("ADD", &conf).expect_err("no server answers");
+    let message = error["msg"].as_str().expect("msg");
+    assert!(message.contains("IPAM plugin dhcp"), "{message}");
+    assert!(!one.succeeds("ip link show eth0"));
+    ctl("network rm pods");
+    settles_as(&before, traces, "an ADD that got no address");
+
+    let mut killed = attachment.start("ADD", &conf);
+    eventually("it asks", || {
+        one.succeeds("ip link show eth0 up | grep -q UP")
+    });
+    killed.kill().expect("it runs");
+    killed.wait().expect("it ends");
+    ctl("repair");
+    assert!(!one.succeeds("ip link show eth0"));
+    ctl("network rm pods");
+    settles_as(&before, traces, "an ADD that was killed while it asked");
+    drop(lab);
+}
+
 /// The names of all, the oldest first.
 fn endpoints() -> Vec<String> {
     let stats: Value = serde_json::from_str(&ctl("stats --json")).expect("JSON");
@@ -402,7 +544,22 @@ fn wrong_calls_are_refused_with_their_code() {
         (json!({"cniVersion": "2.0.0"}), 1, ["cniVersion", "2.0.0"]),
         (json!({"hostAcces": true}), 2, ["hostAcces", "true"]),
         (json!({"name": "users_own"}), 7, ["name", "users_own"]),
-        (json!({"ipam": {"type": "dhcp"}}), 7, ["ipam.type", "dhcp"]),
+        (
+            json!({"ipam": {"type": "dhcp"}, "mode": "l3"}),
+            7,
+            ["mode", "l3"],
+        ),
+        (
+            json!({"ipam": {"type": "dhcp"}, "internal": true}),
+            7,
+            ["internal", "true"],
+        ),
+        // Its daemon does not run.
+        (
+            json!({"cniVersion": "1.0.0", "ipam": {"type": "dhcp"}}),
+            999,
+            ["dhcp", "dhcp.sock"],
+        ),
         (
             json!({"ipam": {"type": "nosuch"}}),
             7,

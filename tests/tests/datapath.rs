@@ -49,6 +49,7 @@ fn endpoint() -> EndpointPolicy {
         v4: Some([10, 0, 0, 2].into()),
         v6: Some("fd00::2".parse().unwrap()),
         link_local: None,
+        dhcp: false,
     }
 }
 

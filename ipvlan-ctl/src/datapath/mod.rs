@@ -128,9 +128,15 @@ pub struct EndpointPolicy {
     pub v6: Option<Ipv6Addr>,
     /// The slave's link-local address, where it has one.
     pub link_local: Option<Ipv6Addr>,
+    /// It may ask DHCP servers for its address.
+    pub dhcp: bool,
 }
 
 impl EndpointPolicy {
+    fn flags(&self) -> u32 {
+        if self.dhcp { EndpointFlags::DHCP } else { 0 }
+    }
+
     fn addresses(&self) -> impl Iterator<Item = AddressKey> {
         [
             self.v4.map(Address::from),
@@ -234,7 +240,16 @@ impl Datapath {
     /// Writes the endpoint's map entries, with figures at zero.
     pub fn put_endpoint(&self, network: &NetworkPolicy, endpoint: &EndpointPolicy) -> Result<()> {
         figures::reset(self, endpoint.slot)?;
-        let flags = network.flags();
+        self.change_endpoint(network, endpoint)
+    }
+
+    /// As [`Datapath::put_endpoint`], where it has got its addresses only now: its figures go on.
+    pub fn change_endpoint(
+        &self,
+        network: &NetworkPolicy,
+        endpoint: &EndpointPolicy,
+    ) -> Result<()> {
+        let flags = network.flags() | endpoint.flags();
         let v6 = |address: Option<Ipv6Addr>| address.map_or(Address::UNSPECIFIED, Into::into);
         let record = Endpoint {
             flags,
@@ -332,6 +347,7 @@ impl Datapath {
             v4: None,
             v6: None,
             link_local: None,
+            dhcp: false,
         };
         self.remove_endpoint(&nothing)
     }

@@ -1,8 +1,10 @@
 //! `network connect` and `network disconnect`.
 
 use std::cmp::Reverse;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
@@ -42,8 +44,31 @@ pub struct ConnectRequest {
     pub ifname: Option<String>,
     /// See [`AddressPlan::gw_priority`].
     pub gw_priority: i32,
-    /// What an external IPAM has given; needed where the network has one, and only there.
-    pub given: Option<AddressPlan>,
+    /// Needed where the network has an external IPAM, and only there.
+    pub given: Option<Given>,
+}
+
+/// What an external IPAM says of an endpoint.
+#[derive(Clone)]
+pub enum Given {
+    Plan(AddressPlan),
+    /// It asks a DHCP server through the endpoint's interface, once that is up.
+    Asked(Ask),
+}
+
+/// Returns what was given; it may take its time.
+pub type Ask = Arc<dyn Fn() -> std::result::Result<AddressPlan, IpamError> + Send + Sync>;
+
+/// Whatever an external IPAM fails with.
+pub type IpamError = Box<dyn std::error::Error + Send + Sync>;
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plan(plan) => f.debug_tuple("Plan").field(plan).finish(),
+            Self::Asked(_) => f.write_str("Asked"),
+        }
+    }
 }
 
 /// An endpoint that is whole.
@@ -288,18 +313,30 @@ impl Session<'_> {
                 });
             }
             let slot = records.take_slot()?;
-            let leases = match &request.given {
-                Some(given) => {
+            let (leases, plan) = match &request.given {
+                Some(Given::Plan(given)) => {
                     admit(&mut network, given, records)?;
-                    given_leases(&network.network, given, records)?
+                    let leases = given_leases(&network.network, given, records)?;
+                    (leases, given.clone())
                 }
-                None => allocate(&network.network, request, &Taken { records, host })?,
-            };
-            let leased = |v6: bool| {
-                let addresses = leases.iter().map(|lease| lease.address);
-                addresses
-                    .into_iter()
-                    .find(|address| address.is_ipv6() == v6)
+                Some(Given::Asked(_)) => {
+                    has_external_ipam(&network.network)?;
+                    let plan = AddressPlan {
+                        dhcp: true,
+                        ..AddressPlan::default()
+                    };
+                    (Vec::new(), plan)
+                }
+                None => {
+                    let network = &network.network;
+                    let leases = allocate(network, request, &Taken { records, host })?;
+                    let leased = |v6: bool| {
+                        let mut addresses = leases.iter().map(|lease| lease.address);
+                        addresses.find(|address| address.is_ipv6() == v6)
+                    };
+                    let plan = network.address_plan(leased(false), leased(true));
+                    (leases, plan)
+                }
             };
             let row = EndpointRow {
                 id: request.id.clone().unwrap_or_else(Id::random),
@@ -316,10 +353,7 @@ impl Session<'_> {
                 parent_index: network.parent_index,
                 addresses: AddressPlan {
                     gw_priority: request.gw_priority,
-                    ..match &request.given {
-                        Some(given) => given.clone(),
-                        None => network.network.address_plan(leased(false), leased(true)),
-                    }
+                    ..plan
                 },
                 link_local: link_local(&network.network, records, slot)?,
                 state: State::Creating,
@@ -350,7 +384,7 @@ impl Session<'_> {
             // Its subnets may be new.
             datapath.put_network(&parent::policy(network))?;
         }
-        let row = self
+        let mut row = self
             .make_slave(network, row, request, target, &datapath)
             .await?;
         let slave = slave(&row);
@@ -362,6 +396,11 @@ impl Session<'_> {
         };
         if target.identity != NetnsIdentity::NONE {
             datapath.attach_endpoint(row.slot, &target.netns, &row.ifname)?;
+            if let Some(Given::Asked(ask)) = &request.given {
+                row = self
+                    .ask_for_addresses(network, row, ask, target, &datapath)
+                    .await?;
+            }
             self.take_default_routes(&row, &target.netns).await?;
             let addresses = SlaveAddresses {
                 plan: row.addresses.clone(),
@@ -377,6 +416,59 @@ impl Session<'_> {
             records.end(&row.id)
         })?;
         Ok((row, link))
+    }
+
+    /// Lets an external IPAM ask for addresses through the endpoint's interface, which is down
+    /// again when it has them.
+    async fn ask_for_addresses(
+        &mut self,
+        network: &NetworkRow,
+        row: EndpointRow,
+        ask: &Ask,
+        target: &Target,
+        datapath: &Datapath,
+    ) -> Result<EndpointRow> {
+        let (inside, index) = (&target.inside, slave(&row).index);
+        let none = SlaveAddresses {
+            plan: AddressPlan::default(),
+            link_local: row.link_local,
+        };
+        inside
+            .configure_slave(&target.netns, index, &row.ifname, &none)
+            .await?;
+        let ask = Arc::clone(ask);
+        let given = match tokio::task::spawn_blocking(move || ask()).await {
+            Ok(asked) => asked.map_err(EngineError::Ipam)?,
+            Err(error) => return Err(EngineError::Ipam(error.into())),
+        };
+        // The kernel announces addresses as it comes up with them.
+        inside.set_down(index, &row.ifname).await?;
+        let (network, row) = self
+            .reserve(|records| {
+                let mut network = records
+                    .network(&network.network.id)?
+                    .ok_or_else(|| EngineError::NetworkBusy(network.network.name.clone()))?;
+                admit(&mut network, &given, records)?;
+                for lease in given_leases(&network.network, &given, records)? {
+                    records.lease(lease.address, &row.id)?;
+                }
+                let addresses = AddressPlan {
+                    dhcp: true,
+                    gw_priority: row.addresses.gw_priority,
+                    ..given.clone()
+                };
+                records.address_endpoint(&row.id, &addresses)?;
+                let row = EndpointRow {
+                    addresses,
+                    ..row.clone()
+                };
+                Ok((network, row))
+            })
+            .await?;
+        let network = parent::policy(&network);
+        datapath.put_network(&network)?;
+        datapath.change_endpoint(&network, &policy(&row))?;
+        Ok(row)
     }
 
     /// Makes the slave and its map entries, which come first so that the slave is never without
@@ -572,6 +664,7 @@ pub(super) fn policy(row: &EndpointRow) -> EndpointPolicy {
             _ => None,
         },
         link_local: row.link_local,
+        dhcp: row.addresses.dhcp,
     }
 }
 
@@ -584,14 +677,7 @@ struct Lease {
 /// Takes in what an external IPAM has given, and its subnets where they are new to the network.
 fn admit(network: &mut NetworkRow, given: &AddressPlan, records: &Records<'_>) -> Result<()> {
     let body = &mut network.network;
-    if !body.external_ipam {
-        return Err(Invalid::new(
-            "network",
-            &body.name,
-            "it gives addresses itself; none of another IPAM are taken",
-        )
-        .into());
-    }
+    has_external_ipam(body)?;
     let known = body.clone();
     let networks: Vec<Network> = records.networks()?.into_iter().map(|r| r.network).collect();
     for address in given.v4.into_iter().chain(given.v6) {
@@ -601,6 +687,18 @@ fn admit(network: &mut NetworkRow, given: &AddressPlan, records: &Records<'_>) -
         records.set_network(network.number, body)?;
     }
     Ok(())
+}
+
+fn has_external_ipam(network: &Network) -> Result<(), Invalid> {
+    if network.external_ipam {
+        Ok(())
+    } else {
+        Err(Invalid::new(
+            "network",
+            &network.name,
+            "it gives addresses itself; none of another IPAM are taken",
+        ))
+    }
 }
 
 fn given_leases(

@@ -29,7 +29,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
-pub use endpoint::{ConnectRequest, Joined};
+pub use endpoint::{Ask, ConnectRequest, Given, IpamError, Joined};
 pub use host::{ChangedEndpoints, NamedEndpoint, Seen};
 pub use meter::{Meter, Rate, Rates};
 pub use network::NetworkPlan;
@@ -107,6 +107,8 @@ pub enum EngineError {
     WrongLink { target: String, ifname: String },
     #[error("the parent {parent} of network {network} is not there")]
     ParentGone { network: String, parent: String },
+    #[error("{0}")]
+    Ipam(IpamError),
     #[error("{error}; taking it back failed too: {undo}")]
     NotUndone {
         error: Box<EngineError>,

@@ -287,6 +287,13 @@ impl Netlink {
             .map(drop)
     }
 
+    pub async fn set_down(&self, index: u32, name: &str) -> Result<(), KernelError> {
+        let link = LinkUnspec::new_with_index(index).down().build();
+        self.request("set down", name, RouteNetlinkMessage::SetLink(link), 0)
+            .await
+            .map(drop)
+    }
+
     /// Deletes a link; it may be gone already.
     pub async fn delete_link(&self, index: u32, name: &str) -> Result<(), KernelError> {
         let link = LinkUnspec::new_with_index(index).build();

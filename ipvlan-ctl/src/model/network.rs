@@ -184,6 +184,9 @@ pub struct AddressPlan {
     /// Routes that an external IPAM gave. One that the namespace has already stays as it is.
     #[serde(default)]
     pub routes: Vec<Route>,
+    /// The address is asked for through the interface, and kept so, by a DHCP client.
+    #[serde(default)]
+    pub dhcp: bool,
 }
 
 /// A route of an endpoint's interface.
@@ -272,6 +275,7 @@ impl Network {
             device_default: self.mode != Mode::L2 && !self.internal,
             gw_priority: 0,
             routes: Vec::new(),
+            dhcp: false,
         }
     }
 }

@@ -354,6 +354,15 @@ impl Records<'_> {
         Ok(())
     }
 
+    /// Gives an endpoint that is being made its addresses.
+    pub fn address_endpoint(&self, id: &Id, addresses: &AddressPlan) -> Result<(), StoreError> {
+        self.execute(
+            "UPDATE endpoints SET addresses = ?2 WHERE id = ?1",
+            params![id.as_str(), serde_json::to_string(addresses)?],
+        )?;
+        Ok(())
+    }
+
     /// Writes down where an endpoint's slave is by now, and how it is called there.
     pub fn place_endpoint(
         &self,

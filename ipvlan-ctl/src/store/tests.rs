@@ -56,6 +56,7 @@ fn endpoint(network: u32, name: &str, slot: u32) -> EndpointRow {
             device_default: false,
             gw_priority: -3,
             routes: Vec::new(),
+            dhcp: false,
         },
         link_local: Some("fe80::1".parse().unwrap()),
         state: State::Creating,

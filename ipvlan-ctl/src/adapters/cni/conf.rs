@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::Result;
 use super::call::NO_MAC;
+use super::delegate::DHCP;
 use super::error::{Code, Error};
 use super::result::{Addressing, Interface, Success, Version};
 use crate::model::CreateRequest;
@@ -154,6 +155,9 @@ impl Conf {
             conf.subnets = own.take("subnets")?.unwrap_or_default();
             own.end("ipam.")?;
         }
+        if ipam.kind.as_deref() == Some(DHCP) {
+            conf.check_dhcp()?;
+        }
         conf.take_runtime(fields.take("runtimeConfig")?.unwrap_or_default(), name)?;
         for known in ["cniVersion", "type", "args", "capabilities", "ipam"] {
             fields.0.remove(known);
@@ -161,6 +165,20 @@ impl Conf {
         fields.0.retain(|key, _| !key.starts_with("cni.dev/"));
         fields.end("")?;
         Ok(conf)
+    }
+
+    /// A DHCP client speaks by broadcast, to a server whose subnet is not known before it answers.
+    fn check_dhcp(&self) -> Result<()> {
+        if let Some(mode) = self.mode.as_deref().filter(|mode| *mode != "l2") {
+            let why = "with ipam.type dhcp it is l2: the others carry no broadcast";
+            return Err(Error::invalid("mode", format!("{mode:?}"), why));
+        }
+        if self.internal {
+            let why = "ipam.type dhcp asks outside the network's subnets; take host-local, static \
+                       or ipvlan-ctl";
+            return Err(Error::invalid("internal", true, why));
+        }
+        Ok(())
     }
 
     fn take_runtime(&mut self, runtime: Map<String, Value>, network: Option<String>) -> Result<()> {

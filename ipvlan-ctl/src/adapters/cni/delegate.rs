@@ -11,7 +11,10 @@ use super::Result;
 use super::error::{Code, Error};
 use super::result::{Addressing, Success};
 
-#[derive(Debug)]
+/// The plugin that asks a DHCP server, by a daemon of its own.
+pub(super) const DHCP: &str = "dhcp";
+
+#[derive(Debug, Clone)]
 pub(super) struct Delegate {
     name: String,
     path: PathBuf,
@@ -23,12 +26,6 @@ impl Delegate {
             |allowed: &str| Err(Error::invalid("ipam.type", format!("{name:?}"), allowed));
         if name.contains('/') {
             return unusable("it is the name of a plugin, not a path");
-        }
-        if name == "dhcp" {
-            return unusable(
-                "a lease is asked for through the interface, and endpoints send nothing before \
-                 they have an address; take host-local, static or ipvlan-ctl",
-            );
         }
         let folders = std::env::var_os("CNI_PATH").unwrap_or_default();
         let found = std::env::split_paths(&folders)
@@ -44,6 +41,11 @@ impl Delegate {
                 folders.to_string_lossy()
             )),
         }
+    }
+
+    /// Does it ask through the container's interface, which must be there first?
+    pub fn asks_through_interface(&self) -> bool {
+        self.name == DHCP
     }
 
     /// The addresses that `ADD` gives.

@@ -89,6 +89,13 @@ impl Error {
 
 impl From<EngineError> for Error {
     fn from(error: EngineError) -> Self {
+        let error = match error {
+            EngineError::Ipam(other) => match other.downcast::<Self>() {
+                Ok(own) => return *own,
+                Err(other) => EngineError::Ipam(other),
+            },
+            other => other,
+        };
         let code = match &error {
             EngineError::Invalid(bad) if bad.field == "--ifname" => Code::Environment,
             EngineError::Invalid(_) | EngineError::ParentGone { .. } => Code::Config,

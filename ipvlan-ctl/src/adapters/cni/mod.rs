@@ -12,6 +12,7 @@ mod request;
 mod result;
 
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ use delegate::Delegate;
 use error::{Code, Error};
 use result::{Addressing, Interface, Ip, Success, Version};
 
-use crate::engine::{ConnectRequest, Engine, EngineError};
+use crate::engine::{Ask, ConnectRequest, Engine, EngineError, Given};
 use crate::model::{CreateRequest, DOOR_LABEL, Network};
 use crate::store::EndpointRow;
 
@@ -115,12 +116,16 @@ impl Work {
 
     async fn add(&self, engine: &Engine) -> Result<Value> {
         let conf = Conf::parse(&self.input)?;
-        let given = match &self.delegate {
-            Some(delegate) => Some(delegate.add(&self.input)?),
+        let source = match &self.delegate {
+            Some(delegate) if delegate.asks_through_interface() => Source::asked(delegate, self),
+            Some(delegate) => Source::Given(delegate.add(&self.input)?),
             // As the reference plugin: without `ipam`, those of the plugin before.
-            None => conf.previous_addressing(&self.head),
+            None => match conf.previous_addressing(&self.head) {
+                Some(previous) => Source::Given(previous),
+                None => Source::Ours,
+            },
         };
-        match self.attach(engine, &conf, given).await {
+        match self.attach(engine, &conf, source).await {
             Ok(result) => Ok(result.to_json(self.head.version)),
             Err(error) => Err(match &self.delegate {
                 // What it gave is not used.
@@ -130,13 +135,9 @@ impl Work {
         }
     }
 
-    async fn attach(
-        &self,
-        engine: &Engine,
-        conf: &Conf,
-        given: Option<Addressing>,
-    ) -> Result<Success> {
-        let mut request = self.network_request(conf, given.is_some());
+    async fn attach(&self, engine: &Engine, conf: &Conf, source: Source) -> Result<Success> {
+        let external = !matches!(source, Source::Ours);
+        let mut request = self.network_request(conf, external);
         if !conf.names_parent() && engine.network_named(&self.head.name)?.is_none() {
             let parent = match conf.previous_master() {
                 Some(master) => Some(master),
@@ -150,11 +151,13 @@ impl Work {
             })?;
             request.options.push(format!("parent={parent}"));
         }
-        let connect = self.connect_request(conf, given.as_ref())?;
+        let connect = self.connect_request(conf, &source)?;
         let joined = engine.join(&request, &connect).await?;
         let row = &joined.endpoint;
         let interface = Interface::inside(&row.ifname, &joined.link, &row.netns);
-        let own = given.unwrap_or_else(|| Addressing::of(&joined.network, row));
+        let own = source
+            .addressing()
+            .unwrap_or_else(|| Addressing::of(&joined.network, row));
         Ok(conf.result(interface, own))
     }
 
@@ -167,10 +170,10 @@ impl Work {
         }
     }
 
-    fn connect_request(&self, conf: &Conf, given: Option<&Addressing>) -> Result<ConnectRequest> {
-        let (ip, ip6) = match given {
-            Some(_) => (None, None),
-            None => self.call.args.addresses(&conf.requested_addresses)?,
+    fn connect_request(&self, conf: &Conf, source: &Source) -> Result<ConnectRequest> {
+        let (ip, ip6) = match source {
+            Source::Ours => self.call.args.addresses(&conf.requested_addresses)?,
+            Source::Given(_) | Source::Asked { .. } => (None, None),
         };
         Ok(ConnectRequest {
             netns: self.call.netns()?,
@@ -180,7 +183,7 @@ impl Work {
             aliases: conf.aliases(self.call.args.pod_name()),
             ifname: Some(self.call.ifname()?.to_owned()),
             gw_priority: 0,
-            given: given.map(Addressing::plan).transpose()?,
+            given: source.given()?,
             ..ConnectRequest::default()
         })
     }
@@ -293,6 +296,51 @@ impl Work {
         match &self.delegate {
             Some(delegate) => delegate.run("GC", &self.input),
             None => Ok(()),
+        }
+    }
+}
+
+/// Where an endpoint's addresses come from.
+enum Source {
+    Ours,
+    Given(Addressing),
+    /// From a plugin that asks once the interface is there.
+    Asked {
+        ask: Ask,
+        answer: Arc<OnceLock<Addressing>>,
+    },
+}
+
+impl Source {
+    fn asked(delegate: &Delegate, work: &Work) -> Self {
+        let (delegate, input) = (delegate.clone(), work.input.clone());
+        let answer = Arc::new(OnceLock::new());
+        let told = Arc::clone(&answer);
+        Self::Asked {
+            ask: Arc::new(move || {
+                let addressing = delegate.add(&input)?;
+                let plan = addressing.plan()?;
+                told.get_or_init(|| addressing);
+                Ok(plan)
+            }),
+            answer,
+        }
+    }
+
+    fn given(&self) -> Result<Option<Given>> {
+        Ok(match self {
+            Self::Ours => None,
+            Self::Given(addressing) => Some(Given::Plan(addressing.plan()?)),
+            Self::Asked { ask, .. } => Some(Given::Asked(Arc::clone(ask))),
+        })
+    }
+
+    /// What another has given.
+    fn addressing(&self) -> Option<Addressing> {
+        match self {
+            Self::Ours => None,
+            Self::Given(addressing) => Some(addressing.clone()),
+            Self::Asked { answer, .. } => answer.get().cloned(),
         }
     }
 }
