@@ -277,11 +277,13 @@ impl Host {
             vepa: false,
             l3s: false,
             routed: false,
+            unstamped: false,
         };
         let routed = NetworkPolicy {
             number: 2,
             host_access: true,
             routed: true,
+            unstamped: false,
             ..network.clone()
         };
         datapath.set_host_addresses(&[IpAddr::V4(HOST)])?;

@@ -98,6 +98,7 @@ impl Host {
             vepa: false,
             l3s: false,
             routed: false,
+            unstamped: false,
         };
         datapath.put_network(&network)?;
         datapath.set_host_addresses(&[IpAddr::V4(HOST)])?;

@@ -24,6 +24,8 @@ impl EndpointFlags {
     pub const ROUTED: u32 = 1 << 6;
     /// It asks for its address by DHCP, so it speaks to servers before it has one.
     pub const DHCP: u32 = 1 << 7;
+    /// Its parent is in its own namespace, where no program stamps what the wire brings.
+    pub const UNSTAMPED: u32 = 1 << 8;
 }
 
 /// Value of `ENDPOINTS`, an array by slot. An address that the endpoint lacks is `::`.
@@ -32,7 +34,7 @@ impl EndpointFlags {
 pub struct Endpoint {
     pub flags: u32,
     pub network: u32,
-    /// Ifindex of the parent in the controller's namespace.
+    /// Ifindex of the parent in the controller's namespace, or a number that none has there.
     pub parent: u32,
     pub v4: Address,
     pub v6: Address,

@@ -105,6 +105,9 @@ fn receive(receiver: &Party, stamp: Stamp, skb: &Skb) -> Verdict {
             }
         }
         Stamp::Wire => receiver.hears_wire(&packet)?,
+        Stamp::None if receiver.endpoint.is(EndpointFlags::UNSTAMPED) => {
+            receiver.hears_wire(&packet)?
+        }
         Stamp::None | Stamp::Routed(_) => return Err(receiver.drop(Reason::Unattached)),
     }
     if packet.group || receiver.endpoint.is_meant_by(&packet) {

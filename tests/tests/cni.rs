@@ -512,6 +512,59 @@ fn a_dhcp_server_gives_addresses() {
     drop(lab);
 }
 
+#[test]
+fn a_master_in_the_container_carries_it() {
+    let lab = Lab::new();
+    let before = traces();
+    // The host's link of that name is another.
+    ctl("network create --subnet 10.77.0.0/24 -o parent=eth9 hosts_own");
+    let pod = Namespace::new("pod");
+    let attachment = Attachment::of(&pod);
+    let conf = conf({
+        let mut more = own_ipam();
+        more["linkInContainer"] = true.into();
+        more
+    });
+    let error = attachment.run("ADD", &conf).expect_err("no such link");
+    assert_eq!(error["code"], 7, "{error}");
+    let message = error["msg"].as_str().expect("msg");
+    assert!(
+        message.contains("master") && message.contains("eth9"),
+        "{message}"
+    );
+
+    pod.sh("ip link add eth9 type veth peer name port1 netns wire; ip link set eth9 up");
+    lab.wire.sh("ip link set port1 master sw0 up");
+    let result = attachment.run("ADD", &conf).expect("ADD");
+    let mut check = conf.clone();
+    check["prevResult"] = result;
+    attachment.run("CHECK", &check).expect("CHECK");
+    assert!(pod.pings(Lab::WIRE));
+    figures_equal_the_kernels("pod", &pod);
+    assert!(Figures::of("pod").counters.rx_packets > 0);
+    pod.sh("ip addr add 192.168.1.66/24 dev eth0");
+    assert!(!pod.succeeds("ping -n -q -c 2 -W 1 -I 192.168.1.66 192.168.1.3"));
+    assert!(Figures::of("pod").dropped("spoofed-source") > 0);
+    assert!(!pod.pings(Lab::HOST), "over the wire to the host");
+
+    let inspect: Value = serde_json::from_str(&ctl("network inspect pods")).expect("JSON");
+    assert_eq!(inspect[0]["IpvlanCtl"]["ParentKind"], "inside");
+    assert_eq!(ctl("repair"), "");
+    attachment.run("STATUS", &conf).expect("STATUS");
+    attachment.run("DEL", &conf).expect("DEL");
+    assert!(!pod.succeeds("ip link show eth0"));
+    assert!(pod.succeeds("ip link show eth9"), "it is the container's");
+
+    // The slave goes with the master, and the endpoint with the slave.
+    attachment.run("ADD", &conf).expect("ADD");
+    pod.sh("ip link del eth9");
+    attachment.run("CHECK", &check).expect_err("it is gone");
+    assert!(ctl("repair").contains("pod"));
+    attachment.run("DEL", &conf).expect("DEL");
+    ctl("network rm pods hosts_own");
+    settles_as(&before, traces, "the networks' end");
+}
+
 /// The names of all, the oldest first.
 fn endpoints() -> Vec<String> {
     let stats: Value = serde_json::from_str(&ctl("stats --json")).expect("JSON");

@@ -39,6 +39,7 @@ fn network() -> NetworkPolicy {
         vepa: false,
         l3s: false,
         routed: false,
+        unstamped: false,
     }
 }
 

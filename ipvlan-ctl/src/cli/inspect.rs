@@ -67,6 +67,7 @@ pub(super) fn inspection(view: &NetworkView) -> Value {
                 Parent::Existing { .. } => "existing",
                 Parent::Vlan { .. } => "vlan",
                 Parent::Dummy { .. } => "dummy",
+                Parent::Inside { .. } => "inside",
             },
             "ParentState": parent_state(view),
             "Mode": network.mode,
@@ -104,6 +105,7 @@ pub(super) fn plan(plan: &NetworkPlan) -> String {
     let parent = network.parent.name();
     let parent = match &network.parent {
         Parent::Existing { .. } => format!("{parent}, which exists and stays"),
+        Parent::Inside { .. } => format!("{parent}, in each container"),
         _ if !plan.makes_parent => format!("{parent}, made by another network of ours"),
         Parent::Vlan { base, vid, .. } => format!("{parent}, to be made: VLAN {vid} on {base}"),
         Parent::Dummy { .. } => "a dummy, to be made: di- and the network's short id".into(),
@@ -113,6 +115,10 @@ pub(super) fn plan(plan: &NetworkPlan) -> String {
         "to be loaded and pinned, then attached to the parent"
     } else {
         "loaded already, to be attached to the parent"
+    };
+    let loads = match &network.parent {
+        Parent::Inside { .. } => loads.replace("the parent", "each endpoint"),
+        _ => loads.to_owned(),
     };
     let mut lines = vec![
         format!("network   {}: {}{internal}", network.name, mode(network)),
@@ -146,6 +152,7 @@ fn mode(network: &Network) -> String {
 
 fn parent_state(view: &NetworkView) -> &str {
     match &view.parent {
+        None if !view.network.parent.is_of_host() => "inside",
         None => "absent",
         Some(link) if !link.up => "down",
         Some(link) => &link.state,

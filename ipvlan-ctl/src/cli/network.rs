@@ -94,7 +94,8 @@ pub(super) struct Create {
     /// An address that no endpoint gets
     #[arg(long, value_name = "NAME=ADDRESS")]
     aux_address: Vec<String>,
-    /// Driver option: parent, ipvlan_mode, ipvlan_flag, host_access, shared_parent
+    /// Driver option: parent, ipvlan_mode, ipvlan_flag, host_access, shared_parent,
+    /// link_in_container
     #[arg(
         short,
         long = "opt",

@@ -99,6 +99,8 @@ pub struct NetworkPolicy {
     pub l3s: bool,
     /// Packets leave by the host's routing (modes l3 and l3s).
     pub routed: bool,
+    /// The parents are in the endpoints' own namespaces, without programs.
+    pub unstamped: bool,
 }
 
 impl NetworkPolicy {
@@ -110,6 +112,7 @@ impl NetworkPolicy {
             (self.vepa, EndpointFlags::VEPA),
             (self.l3s, EndpointFlags::L3S),
             (self.routed, EndpointFlags::ROUTED),
+            (self.unstamped, EndpointFlags::UNSTAMPED),
         ]
         .into_iter()
         .filter(|(set, _)| *set)
@@ -122,7 +125,7 @@ impl NetworkPolicy {
 pub struct EndpointPolicy {
     /// Slot in the maps, `0..MAX_ENDPOINTS`; the slave's ifindex is `FIRST_IFINDEX + slot`.
     pub slot: u32,
-    /// Ifindex of the parent in the controller's namespace.
+    /// Ifindex of the parent in the controller's namespace, or a number that none has there.
     pub parent_index: u32,
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,

@@ -49,6 +49,10 @@ impl Engine {
     }
 
     async fn parent_damage(&self, network: &NetworkRow) -> Result<Vec<String>> {
+        if !network.network.parent.is_of_host() {
+            // Without it there is no interface either.
+            return Ok(Vec::new());
+        }
         let links = self.netlink.links().await?;
         let name = network.network.parent.name();
         let Some(parent) = find(network, &self.boot, &links) else {

@@ -17,12 +17,17 @@ use super::{
 use crate::datapath::{Datapath, EndpointPolicy};
 use crate::kernel::{Link, Netlink, Netns, NetnsIdentity, Slave, SlaveAddresses, SlaveRequest};
 use crate::model::ipam::{self, Family, Leases};
-use crate::model::{AddressPlan, CreateRequest, Id, Invalid, Network};
+use crate::model::parent::check_inside;
+use crate::model::{AddressPlan, CreateRequest, Id, Invalid, Network, Parent};
 use crate::store::{EndpointRow, NetworkRow, Records, State, StoreError};
 
 /// How many indices are tried before giving up, and how often a network may vanish before it is
 /// joined; both are rare accidents.
 const ATTEMPTS: u32 = 8;
+
+/// In the `parent_index` of an endpoint's row: the parent is in the endpoint's own namespace. The
+/// kernel's indices end before.
+const INSIDE: u32 = 1 << 31;
 
 /// A namespace that is to join a network.
 #[derive(Debug, Clone, Default)]
@@ -249,8 +254,9 @@ impl Session<'_> {
         target: &Target,
     ) -> Result<Joined> {
         let (network, host) = self.present_network(network).await?;
+        let inside = parent_inside(&network.network, request, target).await?;
         let (network, row) = self
-            .reserve_endpoint(&network, request, target, &host)
+            .reserve_endpoint(&network, inside, request, target, &host)
             .await?;
         match self
             .build_endpoint(&network, row.clone(), request, target)
@@ -280,6 +286,7 @@ impl Session<'_> {
     async fn reserve_endpoint(
         &mut self,
         network: &NetworkRow,
+        parent_inside: Option<u32>,
         request: &ConnectRequest,
         target: &Target,
         host: &[IpAddr],
@@ -350,7 +357,7 @@ impl Session<'_> {
                 nsid: target.nsid,
                 identity: target.identity,
                 boot: boot.clone(),
-                parent_index: network.parent_index,
+                parent_index: parent_inside.unwrap_or(network.parent_index),
                 addresses: AddressPlan {
                     gw_priority: request.gw_priority,
                     ..plan
@@ -483,15 +490,20 @@ impl Session<'_> {
     ) -> Result<EndpointRow> {
         for _ in 0..ATTEMPTS {
             datapath.put_endpoint(&parent::policy(network), &policy(&row))?;
+            let Slave { index, parent, .. } = slave(&row);
             let wanted = SlaveRequest {
-                parent: network.parent_index,
-                index: slave(&row).index,
+                parent,
+                index,
                 name: row.ifname.clone(),
                 mode: network.network.mode,
                 flag: network.network.flag,
                 mtu: network.network.mtu,
             };
-            let netlink = &self.engine.netlink;
+            let netlink = if is_inside(&row) {
+                &target.inside
+            } else {
+                &self.engine.netlink
+            };
             let error = match netlink.make_slave(&wanted, &target.netns).await {
                 Ok(()) => return Ok(row),
                 Err(error) => error,
@@ -645,8 +657,31 @@ pub(super) fn slave(row: &EndpointRow) -> Slave {
     Slave {
         nsid: row.nsid,
         index: Datapath::FIRST_IFINDEX + row.slot,
-        parent: row.parent_index,
+        parent: row.parent_index & !INSIDE,
     }
+}
+
+fn is_inside(row: &EndpointRow) -> bool {
+    row.parent_index & INSIDE != 0
+}
+
+/// The `parent_index` of an endpoint that is to be made, where its parent is in its namespace.
+async fn parent_inside(
+    network: &Network,
+    request: &ConnectRequest,
+    target: &Target,
+) -> Result<Option<u32>> {
+    let Parent::Inside { name } = &network.parent else {
+        return Ok(None);
+    };
+    let invalid = |allowed: String| Invalid::new("-o parent", name, allowed);
+    let link = target
+        .inside
+        .link_named(name)
+        .await?
+        .ok_or_else(|| invalid(format!("{} has no such link", target_name(&request.netns))))?;
+    check_inside(&link.view, network.mtu)?;
+    Ok(Some(link.view.index | INSIDE))
 }
 
 /// What the programs must know of an endpoint.
@@ -654,7 +689,12 @@ pub(super) fn policy(row: &EndpointRow) -> EndpointPolicy {
     let address = |network: Option<IpNetwork>| network.map(|network| network.ip());
     EndpointPolicy {
         slot: row.slot,
-        parent_index: row.parent_index,
+        // Addresses of one namespace are nothing to those of another.
+        parent_index: if is_inside(row) {
+            row.slot | INSIDE
+        } else {
+            row.parent_index
+        },
         v4: match address(row.addresses.v4) {
             Some(IpAddr::V4(v4)) => Some(v4),
             _ => None,

@@ -60,7 +60,7 @@ impl Engine {
         let network = request.resolve(&host, Id::random(), now())?;
         let is_there = |name: &str| host.links.iter().any(|link| link.name == name);
         Ok(NetworkPlan {
-            makes_parent: !is_there(network.parent.name()),
+            makes_parent: network.parent.is_of_host() && !is_there(network.parent.name()),
             loads_programs: self.loaded_datapath().is_none(),
             usage: view::usage(&network, records.as_ref(), &self.netlink.addresses().await?)?,
             network,
@@ -201,10 +201,9 @@ impl Session<'_> {
             let others = others_on_parent(records.networks()?, &row);
             let datapath = engine.loaded_datapath();
             if let Some(datapath) = &datapath
-                && row.parent_index != 0
                 && row.parent_boot == engine.boot
             {
-                if others.is_empty() {
+                if row.parent_index != 0 && others.is_empty() {
                     datapath.detach_parent(row.parent_index, row.network.parent.name())?;
                 }
                 datapath.remove_network(&policy(&row))?;

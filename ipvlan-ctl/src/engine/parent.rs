@@ -20,12 +20,13 @@ pub(super) fn policy(row: &NetworkRow) -> NetworkPolicy {
         vepa: network.flag == Flag::Vepa,
         l3s: network.mode == Mode::L3s,
         routed: is_routed(row),
+        unstamped: !network.parent.is_of_host(),
     }
 }
 
 /// Do its endpoints' packets go through the host's routing?
 pub(super) fn is_routed(row: &NetworkRow) -> bool {
-    row.network.mode != Mode::L2
+    row.network.mode != Mode::L2 && row.network.parent.is_of_host()
 }
 
 /// Do the programs guard the host's side of this network?
@@ -41,6 +42,7 @@ pub(super) fn find<'l>(row: &NetworkRow, boot: &str, links: &'l [Link]) -> Optio
         Parent::Existing { .. } => true,
         Parent::Vlan { .. } => link.view.kind.as_deref() == Some("vlan"),
         Parent::Dummy { .. } => link.view.kind.as_deref() == Some("dummy"),
+        Parent::Inside { .. } => false,
     };
     let by_index = links
         .iter()
@@ -56,10 +58,12 @@ pub(super) fn find<'l>(row: &NetworkRow, boot: &str, links: &'l [Link]) -> Optio
 
 /// Is the parent there, the same and under the same name?
 pub(super) fn is_as_known(row: &NetworkRow, boot: &str, links: &[Link]) -> bool {
-    row.parent_boot == boot
-        && find(row, boot, links).is_some_and(|link| {
+    let is_found = || {
+        find(row, boot, links).is_some_and(|link| {
             link.view.index == row.parent_index && link.view.name == row.network.parent.name()
         })
+    };
+    row.parent_boot == boot && (!row.network.parent.is_of_host() || is_found())
 }
 
 /// [`is_as_known`], and guarded by the programs.
@@ -69,8 +73,9 @@ pub(super) fn is_well(
     links: &[Link],
     datapath: &Datapath,
 ) -> Result<bool> {
-    let name = row.network.parent.name();
-    Ok(is_as_known(row, boot, links) && is_guarded(row, row.parent_index, name, datapath)?)
+    let parent = &row.network.parent;
+    Ok(is_as_known(row, boot, links)
+        && (!parent.is_of_host() || is_guarded(row, row.parent_index, parent.name(), datapath)?))
 }
 
 impl Session<'_> {
@@ -82,6 +87,14 @@ impl Session<'_> {
         datapath: &Datapath,
     ) -> Result<(NetworkRow, bool)> {
         let boot = &self.engine.boot;
+        if !row.network.parent.is_of_host() {
+            let is_new = row.parent_boot != *boot;
+            if is_new {
+                row.parent_boot = boot.clone();
+                self.store.records().set_parent(row.number, 0, boot)?;
+            }
+            return Ok((row, is_new));
+        }
         if row.parent_boot == *boot
             && let Some(link) = self.engine.netlink.link(row.parent_index).await?
             && is_well(&row, boot, &[link], datapath)?
@@ -133,7 +146,7 @@ impl Session<'_> {
             parent: parent.to_owned(),
         };
         let (name, made) = match &row.network.parent {
-            Parent::Existing { name } => return Err(gone(name)),
+            Parent::Existing { name } | Parent::Inside { name } => return Err(gone(name)),
             Parent::Dummy { name } => (name, netlink.make_dummy(name, row.network.mtu).await),
             Parent::Vlan { name, base, vid } => {
                 let base = links
@@ -160,8 +173,10 @@ impl Session<'_> {
 
     /// Deletes the parent's link if it is ours and no other network is on it.
     pub(super) async fn delete_parent(&self, row: &NetworkRow) -> Result<()> {
-        if matches!(row.network.parent, Parent::Existing { .. })
-            || !self.others_on_parent(row)?.is_empty()
+        if matches!(
+            row.network.parent,
+            Parent::Existing { .. } | Parent::Inside { .. }
+        ) || !self.others_on_parent(row)?.is_empty()
         {
             return Ok(());
         }
@@ -185,24 +200,29 @@ pub(super) fn others_on_parent(networks: Vec<NetworkRow>, row: &NetworkRow) -> V
     networks
         .into_iter()
         .filter(|other| {
-            other.number != row.number && other.network.parent.name() == row.network.parent.name()
+            let (one, other_one) = (&row.network.parent, &other.network.parent);
+            other.number != row.number
+                && one.is_of_host()
+                && other_one.is_of_host()
+                && one.name() == other_one.name()
         })
         .collect()
 }
 
 fn rename(network: &mut Network, new: String) {
     match &mut network.parent {
-        Parent::Existing { name } | Parent::Vlan { name, .. } | Parent::Dummy { name } => {
-            *name = new;
-        }
+        Parent::Existing { name }
+        | Parent::Vlan { name, .. }
+        | Parent::Dummy { name }
+        | Parent::Inside { name } => *name = new,
     }
 }
 
 /// Is the link the network's parent, or what its parent is on?
 pub(super) fn rests_on(network: &Network, link: &str) -> bool {
-    let base = match &network.parent {
-        Parent::Vlan { base, .. } => Some(base.as_str()),
-        Parent::Existing { .. } | Parent::Dummy { .. } => None,
-    };
-    network.parent.name() == link || base == Some(link)
+    match &network.parent {
+        Parent::Vlan { name, base, .. } => name == link || base == link,
+        Parent::Existing { name } | Parent::Dummy { name } => name == link,
+        Parent::Inside { .. } => false,
+    }
 }

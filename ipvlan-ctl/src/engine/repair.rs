@@ -49,7 +49,7 @@ impl Engine {
         }
         let links = self.netlink.links().await?;
         for row in networks {
-            if parent::find(&row, &self.boot, &links).is_none() {
+            if row.network.parent.is_of_host() && parent::find(&row, &self.boot, &links).is_none() {
                 done.push(format!(
                     "network {} waits for its parent {}, which is not there",
                     row.network.name,
@@ -344,6 +344,7 @@ fn devices(records: &Records<'_>) -> Result<Vec<Device>> {
     let parents = records
         .networks()?
         .into_iter()
+        .filter(|row| row.network.parent.is_of_host())
         .map(|row| Device::Parent(row.network.parent.name().to_owned()));
     let loopback = [Device::Loopback];
     let endpoints = reachable_endpoints(records)?

@@ -43,6 +43,14 @@ pub struct Branch {
     pub endpoints: Vec<EndpointStats>,
 }
 
+impl Branch {
+    /// `None` where each endpoint has a parent of its own.
+    pub fn parent_is_up(&self) -> Option<bool> {
+        let is_up = || self.parent.as_ref().is_some_and(|link| link.up);
+        self.network.parent.is_of_host().then(is_up)
+    }
+}
+
 /// What is on what, with its figures.
 #[derive(Debug, Clone, Default)]
 pub struct Topology {
@@ -128,16 +136,17 @@ impl Engine {
         endpoints.retain(|row| names.contains_key(&row.network));
         let endpoints = selection.endpoints_of(endpoints)?;
         // After a reboot nothing is pinned before the next verb that changes something.
-        let parents: BTreeMap<u32, String> = networks
-            .iter()
-            .filter(|row| row.parent_boot == self.boot)
+        let mut pinned = networks.iter().filter(|row| row.parent_boot == self.boot);
+        let parents: BTreeMap<u32, String> = pinned
+            .clone()
+            .filter(|row| row.network.parent.is_of_host())
             .flat_map(|row| {
                 let parent = (row.parent_index, row.network.parent.name().to_owned());
                 let loopback = is_routed(row).then(|| (Datapath::LOOPBACK, "lo".to_owned()));
                 [Some(parent), loopback].into_iter().flatten()
             })
             .collect();
-        if parents.is_empty() {
+        if pinned.next().is_none() {
             return Ok((networks, Stats::default()));
         }
         let Some(datapath) = self.loaded_datapath() else {

@@ -4,13 +4,13 @@ pub mod id;
 pub mod invalid;
 pub mod ipam;
 pub mod network;
+pub mod parent;
 pub mod pool;
 
 mod find;
 #[cfg(test)]
 mod fixtures;
 mod options;
-mod parent;
 mod pools;
 mod same;
 

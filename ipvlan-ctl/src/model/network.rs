@@ -66,13 +66,24 @@ pub enum Parent {
     },
     /// A dummy that we create, named `di-` and the network's short id.
     Dummy { name: String },
+    /// The link of this name in each endpoint's own namespace: what is in it may use the link
+    /// itself, so only what goes by the slave is judged and counted.
+    Inside { name: String },
 }
 
 impl Parent {
     pub fn name(&self) -> &str {
         match self {
-            Self::Existing { name } | Self::Vlan { name, .. } | Self::Dummy { name } => name,
+            Self::Existing { name }
+            | Self::Vlan { name, .. }
+            | Self::Dummy { name }
+            | Self::Inside { name } => name,
         }
+    }
+
+    /// Is it a link of the host, whose names are the host's?
+    pub fn is_of_host(&self) -> bool {
+        !matches!(self, Self::Inside { .. })
     }
 }
 
@@ -290,6 +301,13 @@ impl CreateRequest {
         let options = DriverOptions::parse(&self.options, self.mtu.as_deref(), families)?;
         let placement = parent::place(&options, host, &id)?;
         parent::check_mtu(&options, placement.mtu, families)?;
+        if self.internal && !placement.parent.is_of_host() {
+            return Err(Invalid::new(
+                "--internal",
+                "true",
+                "a container that has the parent itself is not kept inside",
+            ));
+        }
         let internal = self.internal || matches!(placement.parent, Parent::Dummy { .. });
         let pools = pools::resolve(
             self,
@@ -301,7 +319,7 @@ impl CreateRequest {
                 gateway: options.mode == Mode::L2 && !internal && !self.external_ipam,
             },
         )?;
-        Ok(Network {
+        let network = Network {
             id,
             name: self.name.clone(),
             created,
@@ -318,7 +336,15 @@ impl CreateRequest {
             pools,
             labels: options::labels(&self.labels)?,
             options: options.given,
-        })
+        };
+        if network.is_dockers() && !network.parent.is_of_host() {
+            return Err(Invalid::new(
+                options::field(options::LINK_IN_CONTAINER),
+                "true",
+                "Docker makes endpoints before a container has links of its own",
+            ));
+        }
+        Ok(network)
     }
 }
 

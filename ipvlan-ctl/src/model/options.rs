@@ -10,7 +10,16 @@ pub const FLAG: &str = "ipvlan_flag";
 pub const MTU: &str = "com.docker.network.driver.mtu";
 pub const HOST_ACCESS: &str = "host_access";
 pub const SHARED_PARENT: &str = "shared_parent";
-const KNOWN: [&str; 6] = [PARENT, MODE, FLAG, MTU, HOST_ACCESS, SHARED_PARENT];
+pub const LINK_IN_CONTAINER: &str = "link_in_container";
+const KNOWN: [&str; 7] = [
+    PARENT,
+    MODE,
+    FLAG,
+    MTU,
+    HOST_ACCESS,
+    SHARED_PARENT,
+    LINK_IN_CONTAINER,
+];
 
 const MAX_NAME: usize = 128;
 /// The least an IPv4 and an IPv6 link must carry (RFC 791, RFC 8200), and what a length of 16
@@ -45,6 +54,8 @@ pub struct DriverOptions {
     pub mtu_field: &'static str,
     pub host_access: bool,
     pub shared_parent: bool,
+    /// The parent is a link of each container's own.
+    pub link_in_container: bool,
     /// As the user said them.
     pub given: BTreeMap<String, String>,
 }
@@ -63,14 +74,16 @@ impl DriverOptions {
         let given = key_values(options)?;
         let get = |key: &str| given.get(key).map(String::as_str);
         let (mtu, mtu_field) = mtu(get(MTU), mtu_flag, families)?;
+        let switch = |key: &str| get(key).map_or(Ok(false), |value| boolean(key, value));
         Ok(Self {
             parent: get(PARENT).filter(|name| !name.is_empty()).map(Into::into),
             mode: get(MODE).map_or(Ok(Mode::default()), mode)?,
             flag: get(FLAG).map_or(Ok(Flag::default()), flag)?,
             mtu,
             mtu_field,
-            host_access: get(HOST_ACCESS).map_or(Ok(false), |v| boolean(HOST_ACCESS, v))?,
-            shared_parent: get(SHARED_PARENT).map_or(Ok(false), |v| boolean(SHARED_PARENT, v))?,
+            host_access: switch(HOST_ACCESS)?,
+            shared_parent: switch(SHARED_PARENT)?,
+            link_in_container: switch(LINK_IN_CONTAINER)?,
             given,
         })
     }

@@ -1,7 +1,8 @@
-//! Which device goes under a network: one that exists, a VLAN of one, or a dummy.
+//! Which device goes under a network: one that exists, a VLAN of one, a dummy, or one of each
+//! container's own.
 
 use super::options::{self, DriverOptions, Families};
-use super::{HostView, Id, Invalid, LinkView, Network, Parent};
+use super::{HostView, Id, Invalid, LinkView, Mode, Network, Parent};
 
 /// Longest name of a link (`IFNAMSIZ` less the final zero), in bytes.
 const MAX_LINK_NAME: usize = 15;
@@ -11,12 +12,15 @@ const MAX_VID: u16 = 4094;
 #[derive(Debug)]
 pub struct Placement {
     pub parent: Parent,
-    /// `None` for a dummy, whose MTU is ours to set.
+    /// `None` for a dummy, whose MTU is ours to set, and for a link that is not known yet.
     pub mtu: Option<u32>,
 }
 
 /// Finds the parent that `options` ask for and checks that a network may have it.
 pub fn place(options: &DriverOptions, host: &HostView, id: &Id) -> Result<Placement, Invalid> {
+    if options.link_in_container {
+        return inside(options);
+    }
     let Some(name) = &options.parent else {
         if options.shared_parent {
             return Err(Invalid::new(
@@ -35,7 +39,7 @@ pub fn place(options: &DriverOptions, host: &HostView, id: &Id) -> Result<Placem
     let users: Vec<_> = host
         .networks
         .iter()
-        .filter(|network| network.parent.name() == name)
+        .filter(|network| network.parent.is_of_host() && network.parent.name() == name)
         .collect();
     for user in &users {
         check_sharing(options, name, user)?;
@@ -148,6 +152,55 @@ fn vlan(name: &str, host: &HostView) -> Result<Placement, Invalid> {
     })
 }
 
+/// A link that each container brings along.
+fn inside(options: &DriverOptions) -> Result<Placement, Invalid> {
+    let invalid = |key: &str, value: &str, allowed: String| {
+        Err(Invalid::new(options::field(key), value, allowed))
+    };
+    let Some(name) = options.parent.clone() else {
+        let allowed = "it needs -o parent=LINK, the link's name in each container";
+        return invalid(options::LINK_IN_CONTAINER, "true", allowed.into());
+    };
+    let is_visible = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':');
+    if name.len() > MAX_LINK_NAME || !name.chars().all(is_visible) {
+        let allowed = format!("a link's name has {MAX_LINK_NAME} visible characters at most");
+        return invalid(options::PARENT, &name, allowed);
+    }
+    if name == "lo" {
+        let allowed = "the loopback device cannot be a parent; use another link";
+        return invalid(options::PARENT, &name, allowed.into());
+    }
+    if options.shared_parent {
+        let allowed = "a parent in each container is shared by none";
+        return invalid(options::SHARED_PARENT, "true", allowed.into());
+    }
+    if options.mode == Mode::L3s {
+        let allowed = "with a parent in each container it is l2 or l3: l3s delivers behind the \
+                       slave's own programs";
+        return invalid(options::MODE, "l3s", allowed.into());
+    }
+    Ok(Placement {
+        parent: Parent::Inside { name },
+        mtu: None,
+    })
+}
+
+/// Whether `link`, found in a container, can be the parent there of slaves with this MTU.
+pub fn check_inside(link: &LinkView, mtu: Option<u32>) -> Result<(), Invalid> {
+    check_link(link, &HostView::default())?;
+    match mtu {
+        Some(mtu) if mtu > link.mtu => Err(Invalid::new(
+            "--mtu",
+            mtu.to_string(),
+            format!(
+                "{} has {} there, which is the most it can be",
+                link.name, link.mtu
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Checks the MTU asked for, or the one inherited, against the parent's.
 pub fn check_mtu(
     options: &DriverOptions,
@@ -243,6 +296,50 @@ mod tests {
         }
         let alone = "-o shared_parent=true n";
         refused(alone, &host, "-o shared_parent", "true", "-o parent=");
+    }
+
+    #[test]
+    fn a_link_of_each_containers_own() {
+        let mut host = host();
+        let inside = "-o link_in_container=true -o parent=eth0";
+        let made = create(&format!("{inside} first"), &mut host);
+        assert_eq!(
+            (made.parent, made.internal),
+            (
+                Parent::Inside {
+                    name: "eth0".into()
+                },
+                false
+            )
+        );
+        // The names are not the host's.
+        create(&format!("{inside} second"), &mut host);
+        create("-o parent=eth0 hosts_own", &mut host);
+        network("-o link_in_container=true -o parent=nosuch n", &host);
+        for (more, field, value) in [
+            ("-o parent=lo", "-o parent", "lo"),
+            (
+                "-o parent=sixteen_letters_",
+                "-o parent",
+                "sixteen_letters_",
+            ),
+            ("-o parent=a/b", "-o parent", "a/b"),
+            ("", "-o link_in_container", "true"),
+            (
+                "-o parent=eth0 -o shared_parent=true",
+                "-o shared_parent",
+                "true",
+            ),
+            ("-o parent=eth0 -o ipvlan_mode=l3s", "-o ipvlan_mode", "l3s"),
+            ("-o parent=eth0 --internal", "--internal", "true"),
+        ] {
+            let line = format!("-o link_in_container=true {more} n");
+            refused(&line, &host, field, value, "");
+        }
+        let mut link = host.links[1].clone();
+        link.mtu = 1500;
+        super::check_inside(&link, Some(1500)).unwrap();
+        super::check_inside(&link, Some(1501)).unwrap_err();
     }
 
     #[test]

@@ -62,6 +62,11 @@ impl CreateRequest {
                 wanted.shared_parent,
                 network.shared_parent,
             ),
+            (
+                &options::field(options::LINK_IN_CONTAINER),
+                wanted.link_in_container,
+                !network.parent.is_of_host(),
+            ),
             ("IPAM", self.external_ipam, network.external_ipam),
         ];
         for (field, wanted, found) in switches {
@@ -128,6 +133,7 @@ mod tests {
             ("--internal", "--internal"),
             ("-o host_access=true", "-o host_access"),
             ("-o shared_parent=true", "-o shared_parent"),
+            ("-o link_in_container=true", "-o link_in_container"),
             ("--subnet=10.0.1.0/24", "--subnet"),
             ("--subnet=10.0.0.0/24 --gateway=10.0.0.9", "--subnet"),
             ("--subnet=10.0.0.0/24 --ip-range=10.0.0.8/29", "--subnet"),

@@ -112,6 +112,7 @@ pub(super) struct Conf {
     internal: bool,
     host_access: bool,
     shared_parent: bool,
+    pub link_in_container: bool,
     subnets: Vec<Subnet>,
     dns: Option<Value>,
     aliases: Vec<String>,
@@ -124,13 +125,6 @@ impl Conf {
     pub fn parse(input: &[u8]) -> Result<Self> {
         let mut fields = Fields::of(input)?;
         let name: Option<String> = fields.take("name")?;
-        if fields.switch("linkInContainer")? {
-            return Err(Error::new(
-                Code::UnsupportedField,
-                "invalid linkInContainer true: a master inside a container is out of reach of the \
-                 programs that guard it; name a link of the host",
-            ));
-        }
         if fields.switch("ipMasq")? {
             return Err(Error::new(
                 Code::UnsupportedField,
@@ -146,6 +140,7 @@ impl Conf {
             internal: fields.switch("internal")?,
             host_access: fields.switch("hostAccess")?,
             shared_parent: fields.switch("sharedParent")?,
+            link_in_container: fields.switch("linkInContainer")?,
             dns: fields.take("dns")?,
             previous: fields.take("prevResult")?,
             ..Self::default()
@@ -227,10 +222,10 @@ impl Conf {
         self.master.is_some() || self.internal
     }
 
-    /// A chained plugin's one interface of the host.
+    /// A chained plugin's one interface, if it is where the master is to be.
     pub fn previous_master(&self) -> Option<String> {
         match self.previous.as_ref()?.interfaces.as_slice() {
-            [one] if one.sandbox.is_empty() => Some(one.name.clone()),
+            [one] if one.sandbox.is_empty() != self.link_in_container => Some(one.name.clone()),
             _ => None,
         }
     }
@@ -277,6 +272,7 @@ impl Conf {
                 option("ipvlan_flag", &self.flag),
                 switch("host_access", self.host_access),
                 switch("shared_parent", self.shared_parent),
+                switch("link_in_container", self.link_in_container),
             ]
             .into_iter()
             .flatten()
@@ -421,11 +417,6 @@ mod tests {
                 ["intrenal", "true"],
             ),
             (json!({"mtu": "big"}), Code::Config, ["mtu", "big"]),
-            (
-                json!({"linkInContainer": true}),
-                Code::UnsupportedField,
-                ["linkInContainer", "true"],
-            ),
             (
                 json!({"ipMasq": true}),
                 Code::UnsupportedField,

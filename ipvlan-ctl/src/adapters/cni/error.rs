@@ -143,6 +143,7 @@ fn field(flag: &str) -> &str {
         "-o com.docker.network.driver.mtu" | "--mtu" => "mtu",
         "-o host_access" => "hostAccess",
         "-o shared_parent" => "sharedParent",
+        "-o link_in_container" => "linkInContainer",
         "--internal" => "internal",
         "--subnet" => "ipam.subnets.subnet",
         "--gateway" => "ipam.subnets.gateway",

@@ -141,13 +141,16 @@ impl Work {
         if !conf.names_parent() && engine.network_named(&self.head.name)?.is_none() {
             let parent = match conf.previous_master() {
                 Some(master) => Some(master),
+                None if conf.link_in_container => None,
                 None => engine.default_link().await?,
             };
             let parent = parent.ok_or_else(|| {
-                Error::new(
-                    Code::Config,
-                    "invalid master \"\": the host has no default route; name a link",
-                )
+                let why = if conf.link_in_container {
+                    "with linkInContainer name the link of the container"
+                } else {
+                    "the host has no default route; name a link"
+                };
+                Error::invalid("master", "\"\"", why)
             })?;
             request.options.push(format!("parent={parent}"));
         }
@@ -255,7 +258,7 @@ impl Work {
                     .inspect(network.id.as_str())
                     .await
                     .map_err(unavailable)?;
-                if view.parent.is_none() {
+                if network.parent.is_of_host() && view.parent.is_none() {
                     let parent = network.parent.name();
                     return Err(Error::new(
                         Code::Unavailable,

@@ -85,7 +85,9 @@ pub(super) fn trees(branches: &[Branch]) -> Vec<Node> {
     let mut trees = Vec::new();
     for branch in branches {
         let network = network(branch);
+        let inside = !branch.network.parent.is_of_host();
         let state = match &branch.parent {
+            None if inside => None,
             None => Some("absent".to_owned()),
             Some(link) if !link.up => Some("down".into()),
             Some(link) if link.state == "lowerlayerdown" => Some("no carrier".into()),
@@ -93,6 +95,7 @@ pub(super) fn trees(branches: &[Branch]) -> Vec<Node> {
         };
         let name = branch.network.parent.name();
         let parent = match &branch.base {
+            None if inside => under(&mut trees, Kind::Link, &format!("{name} in containers")),
             None => under(&mut trees, Kind::Link, name),
             Some(base) => {
                 let base = under(&mut trees, Kind::Link, base);

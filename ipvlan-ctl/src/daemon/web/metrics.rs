@@ -134,10 +134,8 @@ impl Collector for Topology {
         let samples = networks().map(|(branch, labels)| (labels, branch.endpoints.len() as i64));
         gauge(&mut encoder, ("network_endpoints", help), samples)?;
         let help = "Whether the network's parent is there and up";
-        let samples = networks().map(|(branch, labels)| {
-            let up = branch.parent.as_ref().is_some_and(|link| link.up);
-            (labels, i64::from(up))
-        });
+        let samples =
+            networks().filter_map(|(branch, labels)| Some((labels, branch.parent_is_up()?.into())));
         gauge(&mut encoder, ("network_parent_up", help), samples)?;
         let help = "The program that tells these figures";
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];

@@ -32,7 +32,7 @@ pub(super) fn data(topology: &Topology) -> Value {
                 "internal": network.internal,
                 "subnets": subnets,
                 "parent": network.parent.name(),
-                "parent_up": branch.parent.as_ref().is_some_and(|link| link.up),
+                "parent_up": branch.parent_is_up() != Some(false),
                 "endpoints": branch.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
             })
         })
