@@ -65,17 +65,16 @@ impl Request {
 
     /// The work, or the answer where there is none to do.
     pub(super) fn work(self) -> Result<Work, Answer> {
-        let head = Head::parse(self.input.as_bytes());
-        self.work_by(head)
-    }
-
-    fn work_by(self, head: Result<Head>) -> Result<Work, Answer> {
         let latest = |error| Answer::refusal(Version::default(), &error);
         let command = Command::of(&self.variables).map_err(latest)?;
         if command == Command::Version {
             return Err(Answer::success(Some(versions(&self.input))));
         }
-        let head = head.map_err(latest)?;
+        let head = Head::parse(self.input.as_bytes()).map_err(latest)?;
+        self.work_by(command, head)
+    }
+
+    fn work_by(self, command: Command, head: Head) -> Result<Work, Answer> {
         let version = head.version;
         command
             .check_version(version)
@@ -90,9 +89,12 @@ impl Request {
         if file_at(&self.variables) != self.netns {
             return None;
         }
-        match Head::parse(self.input.as_bytes()) {
-            Ok(head) if matches!(head.ipam, IpamChoice::Delegated(_)) => None,
-            head => Some(self.work_by(head)),
+        // What is no call is the plugin's to refuse.
+        let command = Command::of(&self.variables).ok()?;
+        let head = Head::parse(self.input.as_bytes()).ok()?;
+        match head.ipam {
+            IpamChoice::Delegated(_) => None,
+            IpamChoice::Ours | IpamChoice::None => Some(self.work_by(command, head)),
         }
     }
 }
