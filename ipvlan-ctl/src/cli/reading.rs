@@ -126,35 +126,20 @@ pub(super) mod tests {
     use super::*;
     use crate::datapath::{Figure, Figures, Traffic};
     use crate::engine::Rate;
-    use crate::kernel::NetnsIdentity;
     use crate::model::{AddressPlan, Id};
-    use crate::store::{EndpointRow, State};
+    use crate::store::EndpointRow;
+    use crate::store::fixtures::endpoint;
 
     /// An endpoint of `db_net` that got `rx` bytes and as many bytes per second.
     pub(in crate::cli) fn row(name: &str, last: u8, rx: u64) -> Row {
         let endpoint = EndpointRow {
             id: Id::from_stored(format!("{last:02x}").repeat(32)),
-            network: 1,
-            name: name.into(),
-            aliases: Vec::new(),
-            servers: Vec::new(),
-            slot: last.into(),
-            ifname: "eth0".into(),
             netns: format!("/run/netns/{name}").into(),
-            nsid: 0,
-            identity: NetnsIdentity {
-                cookie: 0,
-                inode: 0,
-            },
-            boot: String::new(),
-            parent_index: 2,
             addresses: AddressPlan {
                 v4: Some(format!("10.0.0.{last}/24").parse().unwrap()),
                 ..AddressPlan::default()
             },
-            link_local: None,
-            state: State::Ready,
-            created: 0,
+            ..endpoint(1, name, last.into())
         };
         let figures = Figures {
             total: Traffic {

@@ -142,7 +142,8 @@ impl Names {
         let selection = &filter.selection;
         let passes = (filter.reasons.is_empty()
             || reason.is_some_and(|reason| filter.reasons.contains(&reason)))
-            && (selection.endpoints.is_empty() || endpoint.is_some_and(|row| selection.takes(row)))
+            && (selection.endpoints.is_empty()
+                || endpoint.is_some_and(|row| selection.takes(row, self.endpoints.values())))
             && (selection.networks.is_empty()
                 || networks.iter().any(|row| wanted.contains(&row.number)));
         if !passes {

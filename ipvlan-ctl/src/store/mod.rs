@@ -1,5 +1,7 @@
 //! What the host remembers: networks, endpoints, leases and unfinished work, in SQLite.
 
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod kept;
 mod leases;
 mod owner;

@@ -3,10 +3,11 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
+use super::fixtures::endpoint;
 use super::*;
 use crate::kernel::NetnsIdentity;
 use crate::model::ipam::{self, Leases};
-use crate::model::{AddressPlan, Flag, Id, Mode, Network, Parent, Pool};
+use crate::model::{Flag, Id, Mode, Network, Parent, Pool};
 
 fn network(name: &str) -> Network {
     Network {
@@ -28,39 +29,6 @@ fn network(name: &str) -> Network {
         pools: Vec::new(),
         labels: Default::default(),
         options: Default::default(),
-    }
-}
-
-fn endpoint(network: u32, name: &str, slot: u32) -> EndpointRow {
-    EndpointRow {
-        id: Id::random(),
-        network,
-        name: name.into(),
-        aliases: vec!["alias".into()],
-        servers: vec!["192.0.2.1".parse().unwrap()],
-        slot,
-        ifname: "eth0".into(),
-        netns: "/run/netns/x".into(),
-        nsid: 3,
-        identity: NetnsIdentity {
-            cookie: u64::MAX,
-            inode: 5,
-        },
-        boot: "b".into(),
-        parent_index: 7,
-        addresses: AddressPlan {
-            v4: Some("10.0.0.2/24".parse().unwrap()),
-            v6: None,
-            gateway4: None,
-            gateway6: None,
-            device_default: false,
-            gw_priority: -3,
-            routes: Vec::new(),
-            dhcp: false,
-        },
-        link_local: Some("fe80::1".parse().unwrap()),
-        state: State::Creating,
-        created: 9,
     }
 }
 
