@@ -338,11 +338,14 @@ fn clean() {
 }
 
 /// Everything on the host that `ipvlan-ctl` may change: links, addresses, routes, qdiscs, pins
-/// and the rows of its store. Counters, time stamps, what IPv6 is still probing and the state of a
-/// link, which the kernel tells late (UNKNOWN, then UP), are left out.
+/// and the rows of its store. Counters, time stamps and what the kernel tells late are left out: a
+/// link's state and carrier, its link-local address, and what IPv6 is still probing.
 pub fn snapshot() -> String {
-    let mut text = sh("ip -brief link | sed -E 's/^(\\S+) +\\S+ +/\\1 /'
-                       ip -oneline addr | sed 's/ tentative//; s/valid_lft.*//'; ip route
+    let mut text = sh("ip -brief link |
+                           sed -E 's/^(\\S+) +\\S+ +/\\1 /; s/,LOWER_UP//; s/NO-CARRIER,//'
+                       ip -oneline addr |
+                           sed '/inet6 fe80:/d; s/ tentative//; s/valid_lft.*//'
+                       ip route
                        tc qdisc show | grep -v ' dev lo ' || true");
     text += &traces();
     text

@@ -1,7 +1,7 @@
 //! The modes and kinds of network that the page names: VLAN trunks, L3, dual stack, several
 //! subnets. Seen from inside the endpoints.
 
-use ipvlan_tests::{Figures, Lab, Namespace, ctl, refused, sh, snapshot, succeeds};
+use ipvlan_tests::{Figures, Lab, Namespace, ctl, refused, settles_as, sh, snapshot, succeeds};
 
 fn endpoint(name: &str, network: &str, options: &str) -> Namespace {
     let namespace = Namespace::new(name);
@@ -88,11 +88,10 @@ fn vlans_of_one_parent_are_separate_networks() {
     }
     ctl("network rm vlan110");
     ctl("network rm vlan114");
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    assert_eq!(
-        snapshot(),
-        before,
-        "sub-interfaces that we made go with their networks"
+    settles_as(
+        &before,
+        snapshot,
+        "sub-interfaces that we made go with their networks",
     );
 }
 

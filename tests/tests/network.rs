@@ -1,8 +1,8 @@
 //! Networks: what the commands leave on the host, and what they refuse.
 
 use ipvlan_tests::{
-    Lab, Namespace, ctl, ctl_command, ctl_output, eventually, refused, refused_on, sh, snapshot,
-    traces,
+    Lab, Namespace, ctl, ctl_command, ctl_output, eventually, refused, refused_on, settles_as, sh,
+    snapshot, traces,
 };
 use serde_json::Value;
 
@@ -71,8 +71,7 @@ fn rm_leaves_nothing() {
     ctl("network rm db_net");
     ctl("network rm lonely");
     drop(ns);
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    assert_eq!(snapshot(), before);
+    settles_as(&before, snapshot, "all is removed");
 }
 
 #[test]
