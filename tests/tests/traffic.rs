@@ -275,7 +275,8 @@ fn figures_are_the_kernels_in_modes_l3_and_l3s() {
         }
         let counters = figures_equal_the_kernels("ipv1", &one);
         assert!(counters.rx_packets >= 440, "{mode}: {counters:?}");
-        assert!(counters.rx_bytes > 16_000_000, "{mode}: {counters:?}");
+        // Twice 8 MiB, less what the senders still had when they said that they were done.
+        assert!(counters.rx_bytes > 10_000_000, "{mode}: {counters:?}");
         figures_equal_the_kernels("ipv2", &two);
         for name in ["ipv1", "ipv2"] {
             ctl(&format!("network disconnect {mode} {name}"));

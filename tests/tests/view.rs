@@ -220,8 +220,9 @@ fn whoever_tells_figures_tells_the_kernels() {
     host.one.sh("ping -n -q -f -c 200 192.168.1.11");
     host.one.sh("ping -n -q -c 1 -W 1 192.168.1.2 || true");
     let _prometheus = prometheus();
-    eventually("prometheus listens", || {
+    eventually("prometheus is ready", || {
         TcpStream::connect(("127.0.0.1", PROMETHEUS)).is_ok()
+            && ask(PROMETHEUS, "/-/ready", "localhost", "text/plain").starts_with("HTTP/1.0 200")
     });
     let mut told = Vec::new();
     // A neighbour that is asked for moves the figures between two readings.
