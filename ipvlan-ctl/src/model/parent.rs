@@ -332,6 +332,11 @@ mod tests {
             ),
             ("-o parent=eth0 -o ipvlan_mode=l3s", "-o ipvlan_mode", "l3s"),
             ("-o parent=eth0 --internal", "--internal", "true"),
+            (
+                "-o parent=eth0 --label=io.ipvlan-ctl.door=docker",
+                "-o link_in_container",
+                "true",
+            ),
         ] {
             let line = format!("-o link_in_container=true {more} n");
             refused(&line, &host, field, value, "");

@@ -480,6 +480,48 @@ mod tests {
     }
 
     #[test]
+    fn the_master_before_is_where_it_is_to_be() {
+        for (inside, sandbox, found) in [
+            (false, "", true),
+            (false, "/run/netns/pod", false),
+            (true, "", false),
+            (true, "/run/netns/pod", true),
+        ] {
+            let conf = conf(json!({
+                "linkInContainer": inside,
+                "prevResult": {"interfaces": [{"name": "net1", "sandbox": sandbox}]},
+            }))
+            .unwrap();
+            assert_eq!(
+                conf.previous_master().is_some(),
+                found,
+                "{inside} {sandbox:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn dhcp_needs_broadcast_and_a_server_outside() {
+        let dhcp = |more: Value| {
+            let mut all = json!({"ipam": {"type": "dhcp"}});
+            for (key, value) in more.as_object().unwrap() {
+                all[key] = value.clone();
+            }
+            conf(all)
+        };
+        dhcp(json!({})).unwrap();
+        dhcp(json!({"mode": "l2"})).unwrap();
+        for (more, word) in [
+            (json!({"mode": "l3"}), "mode"),
+            (json!({"mode": "l3s"}), "mode"),
+            (json!({"internal": true}), "internal"),
+        ] {
+            let error = dhcp(more).unwrap_err();
+            assert!(error.message.contains(word), "{error}");
+        }
+    }
+
+    #[test]
     fn a_chain_keeps_what_was_before() {
         let conf = conf(json!({"prevResult": {
             "interfaces": [{"name": "eth1", "mac": "02:00:00:00:00:01"}],
