@@ -513,6 +513,27 @@ fn a_dhcp_server_gives_addresses() {
 }
 
 #[test]
+fn static_addresses_are_taken_as_they_are() {
+    let _lab = Lab::new();
+    let pod = Namespace::new("pod");
+    let attachment = Attachment::of(&pod);
+    let conf = conf(json!({"cniVersion": "1.0.0", "ipam": {
+        "type": "static",
+        "addresses": [{"address": "192.168.1.77/24", "gateway": "192.168.1.3"}],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }}));
+    let result = attachment.run("ADD", &conf).expect("ADD");
+    assert_eq!(result["ips"][0]["address"], "192.168.1.77/24", "{result}");
+    assert!(pod.pings(Lab::WIRE));
+    assert!(pod.sh("ip route").contains("default via 192.168.1.3"));
+    let mut check = conf.clone();
+    check["prevResult"] = result;
+    attachment.run("CHECK", &check).expect("CHECK");
+    attachment.run("DEL", &conf).expect("DEL");
+    assert!(!pod.succeeds("ip link show eth0"));
+}
+
+#[test]
 fn a_master_in_the_container_carries_it() {
     let lab = Lab::new();
     let before = traces();
