@@ -68,6 +68,17 @@ pub fn datagram(
     destination: impl Into<IpAddr>,
     word: &str,
 ) -> Vec<u8> {
+    datagram_by([Ear::PORT; 2], macs, source, destination, word)
+}
+
+/// [`datagram`] from one port to another.
+pub fn datagram_by(
+    ports: [u16; 2],
+    macs: [[u8; 6]; 2],
+    source: impl Into<IpAddr>,
+    destination: impl Into<IpAddr>,
+    word: &str,
+) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2(macs[0], macs[1]);
     let builder = match (source.into(), destination.into()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -78,7 +89,7 @@ pub fn datagram(
         }
         (source, destination) => panic!("{source} and {destination} are of two families"),
     };
-    let builder = builder.udp(Ear::PORT, Ear::PORT);
+    let builder = builder.udp(ports[0], ports[1]);
     let mut frame = Vec::with_capacity(builder.size(word.len()));
     builder.write(&mut frame, word.as_bytes()).expect("a frame");
     frame

@@ -15,7 +15,7 @@ mod stream;
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
-pub use attack::{Attack, GUARDED, OPEN, attack, datagram, dropped_on, show, tried};
+pub use attack::{Attack, GUARDED, OPEN, attack, datagram, datagram_by, dropped_on, show, tried};
 pub use daemon::{Daemon, eventually};
 pub use docker::Docker;
 pub use fault::killed_before;

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use etherparse::PacketBuilder;
 use ipvlan_tests::{
-    Daemon, Figures, Guide, Lab, Namespace, Raw, Running, ctl, ctl_command, eventually,
-    figures_equal_the_kernels, kernel, mac_of, result, settles_as, sh, succeeds, traces,
+    Daemon, Figures, Guide, Lab, Namespace, Raw, Running, ctl, ctl_command, datagram_by,
+    eventually, figures_equal_the_kernels, kernel, mac_of, result, settles_as, sh, succeeds,
+    traces,
 };
 use serde_json::{Value, json};
 
@@ -393,16 +393,14 @@ impl Dhcp {
         eventually("the plugin's daemon listens", || {
             succeeds("test -S /run/cni/dhcp.sock")
         });
-        let mut dhcp = Self {
-            server: None,
+        Self {
+            server: Some(Self::serve()),
             _clients: clients,
-        };
-        dhcp.serve();
-        dhcp
+        }
     }
 
     /// Clients are to renew their leases after five seconds.
-    fn serve(&mut self) {
+    fn serve() -> Running {
         let server = Running::start(
             Command::new("ip")
                 .args(["netns", "exec", "wire", "dnsmasq", "--keep-in-foreground"])
@@ -421,7 +419,7 @@ impl Dhcp {
         eventually("the server listens", || {
             succeeds("ip netns exec wire ss -Hlun sport 67 | grep -q .")
         });
-        self.server = Some(server);
+        server
     }
 
     /// When the lease of an address ends, in seconds since 1970, if there is one.
@@ -465,16 +463,8 @@ fn a_dhcp_server_gives_addresses() {
 
     // To ask is all that it may do without an address.
     let raw = Raw::on(one, "eth0");
-    let frame = |ports: [u16; 2], to: [u8; 4]| {
-        let mac = mac_of(Some(one), "eth0");
-        let builder = PacketBuilder::ethernet2(mac, [0xff; 6]).ipv4([0; 4], to, 64);
-        let mut frame = Vec::new();
-        builder
-            .udp(ports[0], ports[1])
-            .write(&mut frame, b"x")
-            .expect("a frame");
-        frame
-    };
+    let macs = [mac_of(Some(one), "eth0"), [0xff; 6]];
+    let frame = |ports, to: [u8; 4]| datagram_by(ports, macs, [0; 4], to, "x");
     let spoofed = || Figures::of("one").dropped("spoofed-source");
     let dropped = spoofed();
     raw.send(&frame([68, 67], [255; 4]));
